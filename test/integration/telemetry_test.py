@@ -6,6 +6,7 @@ import pathlib
 import shutil
 import subprocess
 import tempfile
+import threading
 import time
 import unittest
 import urllib.parse
@@ -23,12 +24,17 @@ SOURCE = r"""
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 int main(void)
 {
     const char *query = getenv("QUERY_STRING");
     fprintf(stderr, "says %s\n", query);
     if (strcmp(query, "trap") == 0) {
         __builtin_trap();
+    }
+    if (strcmp(query, "long") == 0) {
+        for (time_t end = time(NULL) + 2; time(NULL) < end;) {
+        }
     }
     printf("%s|%s|%s", getenv("TRACEPARENT"), getenv("HTTP_TRACEPARENT"), getenv("TRACESTATE") ? getenv("TRACESTATE") : "");
 }
@@ -256,6 +262,24 @@ class Metrics(unittest.TestCase):
         self.assertIn('faas_name="gone"', node.get("/metrics"))
         node.cli("fn", "delete", "gone")
         self.assertNotIn('faas_name="gone"', node.get("/metrics"))
+
+    def test_a_call_that_outlives_its_function_leaves_nothing(self):
+        """Neither metrics nor a log; a new function of the name has both."""
+        node.deploy("short", module)
+        caller = threading.Thread(target=call, args=(node.gateway, "long", {}, "short"))
+        caller.start()
+        end = time.monotonic() + SECONDS
+        while "blixard_instances_busy 0\n" in node.get("/metrics"):
+            assert time.monotonic() < end
+            node.get("/v1/functions?index=1000000&wait=50ms")
+        node.cli("fn", "delete", "short")
+        caller.join()
+        self.assertNotIn('faas_name="short"', node.get("/metrics"))
+        self.assertFalse(any((node.folder / "logs").glob("*/short")), list(node.folder.glob("*")))
+        node.deploy("short", module)
+        call(node.gateway, "again", name="short")
+        self.assertIn('faas_name="short"', node.get("/metrics"))
+        self.assertIn("says again", node.cli("fn", "logs", "short"))
 
     @unittest.skipUnless(shutil.which("prometheus"), "needs the package prometheus")
     def test_a_real_prometheus_scrapes_them_with_exemplars(self):

@@ -111,6 +111,7 @@ static void on_removed(const struct error *error, uint64_t index, void *context)
         log_warn("function: the log of %s stays on disk: %s", removal->name, err.text);
     }
     if (error == NULL) {
+        reconcile_soon(service); /* which sees one that was made under its name meanwhile */
         routes_mark_stale(service);
         routes_refresh(service);
     }

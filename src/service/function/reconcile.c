@@ -266,6 +266,10 @@ static bool see_function(sqlite3_stmt *row, void *context)
         map_set(&service->functions, key, known);
     }
     known->seen = service->round;
+    char project[FUNCTION_KEY_SIZE];
+    char name[FUNCTION_KEY_SIZE];
+    project_of(key, project, name, sizeof(project));
+    telemetry_expect(service->options.telemetry, project, name);
     return true;
 }
 

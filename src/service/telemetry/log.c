@@ -89,14 +89,25 @@ static int each_line(const char *path,
     return 0;
 }
 
+/* Of a line as write_line() has made it; 0: of another. */
+static uint64_t sequence_of(const char *line, size_t length)
+{
+    static const char head[] = "{\"sequence\":";
+    size_t skip = sizeof(head) - 1;
+    uint64_t sequence = 0;
+    if (length <= skip || memcmp(line, head, skip) != 0) {
+        return 0;
+    }
+    const char *comma = memchr(line, ',', length);
+    size_t digits = comma != NULL ? (size_t)(comma - line) - skip : 0;
+    return text_parse_u64(text_of(line + skip, digits), &sequence) ? sequence : 0;
+}
+
 static void take_sequence(const char *line, size_t length, void *context)
 {
     uint64_t *next = context;
-    JSON_OWNED json_t *value = NULL;
-    struct error ignored = {0};
-    if (json_read(line, length, &value, &ignored) == 0) {
-        *next = (uint64_t)json_integer_value(json_object_get(value, "sequence")) + 1;
-    }
+    uint64_t sequence = sequence_of(line, length);
+    *next = sequence > 0 ? sequence + 1 : *next;
 }
 
 /* ---- Writing (the writer's thread) ---- */
@@ -181,7 +192,8 @@ static void write_line(const struct pending *pending, struct log_file *file, con
     buffer_append_byte(out, '\n');
 }
 
-static void write_pending(struct telemetry *telemetry, const struct pending *pending)
+/* False: it is not on the disk, and no part of it. */
+static bool write_pending(struct telemetry *telemetry, const struct pending *pending)
 {
     BUFFER_OWNED struct buffer out = {0};
     struct log_file *file = find_file(telemetry, pending);
@@ -198,10 +210,16 @@ static void write_pending(struct telemetry *telemetry, const struct pending *pen
         at += used;
         left -= used;
     }
-    if (out.used > 0 && open_segment(telemetry, file)) {
-        file_write_all(file->fd, out.data, out.used);
-        file->bytes += out.used;
+    if (!open_segment(telemetry, file)) {
+        return false;
     }
+    if (file_write_all(file->fd, out.data, out.used) < 0) {
+        int r = ftruncate(file->fd, (off_t)file->bytes); /* or the next line would go on with it */
+        (void)r;
+        return false;
+    }
+    file->bytes += out.used;
+    return true;
 }
 
 static void tell_follower(void *argument)
@@ -244,8 +262,7 @@ void *telemetry_writer(void *argument)
         if (pending == NULL && telemetry->stop) {
             break;
         }
-        if (pending == NULL) {
-            pthread_cond_broadcast(&telemetry->written);
+        if (pending == NULL || telemetry->removing > 0) {
             pthread_cond_wait(&telemetry->wake, &telemetry->lock);
             continue;
         }
@@ -253,9 +270,14 @@ void *telemetry_writer(void *argument)
         telemetry->queue_bytes -= pending->length;
         telemetry->busy = true;
         pthread_mutex_unlock(&telemetry->lock);
-        write_pending(telemetry, pending);
+        bool is_written = write_pending(telemetry, pending);
         pthread_mutex_lock(&telemetry->lock);
         telemetry->busy = false;
+        telemetry->written_count++;
+        telemetry->dropped += is_written ? 0
+            : pending->tells_dropped > 0 ? pending->tells_dropped
+                                         : 1;
+        pthread_cond_broadcast(&telemetry->written);
         tell_followers(telemetry, pending);
         free(pending);
     }
@@ -278,6 +300,14 @@ static struct pending *make_pending(const char *project, const char *function, u
     return pending;
 }
 
+/* With the lock held. */
+static void queue_pending(struct telemetry *telemetry, struct pending *pending)
+{
+    list_push_back(&telemetry->queue, &pending->link);
+    telemetry->queue_bytes += pending->length;
+    telemetry->queued_count++;
+}
+
 void telemetry_log(struct telemetry *telemetry, const char *project, const char *function,
                    uint64_t version, const char *request_id,
                    const struct trace_context *trace_or_null, const void *bytes, size_t length)
@@ -291,24 +321,25 @@ void telemetry_log(struct telemetry *telemetry, const char *project, const char 
         trace_write_id(trace_or_null, pending->trace);
     }
     pthread_mutex_lock(&telemetry->lock);
-    if (telemetry->queue_bytes + length > QUEUE_BYTES_MAX) {
-        telemetry->dropped++;
+    bool is_gone = telemetry_is_gone(telemetry, project, function);
+    if (is_gone || telemetry->queue_bytes + length > QUEUE_BYTES_MAX) {
+        telemetry->dropped += is_gone ? 0 : 1;
         pthread_mutex_unlock(&telemetry->lock);
         free(pending);
         return;
     }
     if (telemetry->dropped > 0) {
         char text[96];
-        int used = snprintf(text, sizeof(text),
-                            "<4>%" PRIu64 " pieces of log were dropped: the disk was too slow",
-                            telemetry->dropped);
+        int used =
+            snprintf(text, sizeof(text),
+                     "<4>%" PRIu64 " pieces of log were dropped: the disk was full or too slow",
+                     telemetry->dropped);
         note = make_pending(project, function, version, request_id, text, (size_t)used);
-        list_push_back(&telemetry->queue, &note->link);
-        telemetry->queue_bytes += note->length;
+        note->tells_dropped = telemetry->dropped;
+        queue_pending(telemetry, note);
         telemetry->dropped = 0;
     }
-    list_push_back(&telemetry->queue, &pending->link);
-    telemetry->queue_bytes += length;
+    queue_pending(telemetry, pending);
     pthread_cond_signal(&telemetry->wake);
     pthread_mutex_unlock(&telemetry->lock);
 }
@@ -318,7 +349,7 @@ void telemetry_log(struct telemetry *telemetry, const char *project, const char 
 struct reading {
     uint64_t after;
     size_t lines_max;
-    const char *trace; /* NULL: any */
+    const char *trace; /* as lines have it: "trace":"ID"; NULL: any */
     char **lines;      /* a ring of the newest */
     size_t count;
 };
@@ -326,11 +357,10 @@ struct reading {
 static void keep_line(const char *line, size_t length, void *context)
 {
     struct reading *reading = context;
-    JSON_OWNED json_t *value = NULL;
-    struct error ignored = {0};
-    if (json_read(line, length, &value, &ignored) < 0 ||
-        (uint64_t)json_integer_value(json_object_get(value, "sequence")) <= reading->after ||
-        (reading->trace != NULL && strcmp(json_text(value, "trace"), reading->trace) != 0)) {
+    uint64_t sequence = sequence_of(line, length);
+    if (sequence == 0 || sequence <= reading->after ||
+        (reading->trace != NULL &&
+         memmem(line, length, reading->trace, strlen(reading->trace)) == NULL)) {
         return;
     }
     char **slot = &reading->lines[reading->count++ % reading->lines_max];
@@ -363,11 +393,12 @@ static void visit_line(const char *project, const char *function, const char *te
     visit(&line, context);
 }
 
-/* What was logged before this call must be readable after it. */
+/* What was logged before this call must be readable after it, and no later word is waited for. */
 static void wait_for_writer(struct telemetry *telemetry)
 {
     pthread_mutex_lock(&telemetry->lock);
-    while (!telemetry->stop && (telemetry->busy || !list_is_empty(&telemetry->queue))) {
+    uint64_t last = telemetry->queued_count;
+    while (!telemetry->stop && telemetry->written_count < last) {
         pthread_cond_wait(&telemetry->written, &telemetry->lock);
     }
     pthread_mutex_unlock(&telemetry->lock);
@@ -382,7 +413,10 @@ int telemetry_read(struct telemetry *telemetry, const char *project, const char 
 
     wait_for_writer(telemetry);
     MEMORY_OWNED char *folder = memory_format("%s/%s/%s", telemetry->folder, project, function);
-    struct reading reading = {.after = after, .lines_max = lines_max, .trace = trace_or_null};
+    /* What a function says has its quotation marks escaped there, and cannot look so. */
+    MEMORY_OWNED char *trace =
+        trace_or_null != NULL ? memory_format("\"trace\":\"%s\"", trace_or_null) : NULL;
+    struct reading reading = {.after = after, .lines_max = lines_max, .trace = trace};
     reading.lines = memory_new(lines_max, sizeof(char *));
     struct range range = find_segments(folder);
     int r = 0;
@@ -451,14 +485,19 @@ int telemetry_remove(struct telemetry *telemetry, const char *project, const cha
 {
     MEMORY_OWNED char *key = memory_format("%s/%s", project, function);
     MEMORY_OWNED char *folder = memory_format("%s/%s", telemetry->folder, key);
-    telemetry_metrics_forget(telemetry, key);
+    telemetry_metrics_remove(telemetry, key); /* whoever has the lock from here on sees it */
     wait_for_writer(telemetry);
     pthread_mutex_lock(&telemetry->lock);
-    if (!telemetry->busy) {
-        free_file(map_remove(&telemetry->files, key));
+    telemetry->removing++;
+    while (telemetry->busy) {
+        pthread_cond_wait(&telemetry->written, &telemetry->lock);
     }
+    free_file(map_remove(&telemetry->files, key));
+    int r = file_remove_tree(folder, err);
+    telemetry->removing--;
+    pthread_cond_signal(&telemetry->wake);
     pthread_mutex_unlock(&telemetry->lock);
-    return file_remove_tree(folder, err);
+    return r;
 }
 
 static bool is_folder(const struct dirent *entry)

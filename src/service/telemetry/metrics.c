@@ -155,9 +155,32 @@ static void observe_run(struct function_metrics *metrics, const struct telemetry
     }
 }
 
+/* With the lock held. */
+static bool is_gone(struct telemetry *telemetry, const char *project, const char *function)
+{
+    char key[132];
+    write_key(project, function, key);
+    return telemetry->gone.count > 0 && map_get(&telemetry->gone, key) != NULL;
+}
+
+bool telemetry_is_gone(struct telemetry *telemetry, const char *project, const char *function)
+{
+    if (atomic_load(&telemetry->gone_count) == 0) {
+        return false;
+    }
+    pthread_mutex_lock(&telemetry->metrics_lock);
+    bool is = is_gone(telemetry, project, function);
+    pthread_mutex_unlock(&telemetry->metrics_lock);
+    return is;
+}
+
 void telemetry_call(struct telemetry *telemetry, const struct telemetry_call *call)
 {
     pthread_mutex_lock(&telemetry->metrics_lock);
+    if (is_gone(telemetry, call->project, call->function)) {
+        pthread_mutex_unlock(&telemetry->metrics_lock);
+        return;
+    }
     struct function_metrics *metrics = find_metrics(telemetry, call->project, call->function);
     if (strcmp(call->end, "ok") == 0) {
         metrics->successes[call->trigger]++;
@@ -178,11 +201,30 @@ void telemetry_call(struct telemetry *telemetry, const struct telemetry_call *ca
     pthread_mutex_unlock(&telemetry->metrics_lock);
 }
 
-void telemetry_metrics_forget(struct telemetry *telemetry, const char *key)
+void telemetry_metrics_remove(struct telemetry *telemetry, const char *key)
 {
+    static char marker;
     pthread_mutex_lock(&telemetry->metrics_lock);
     forget(telemetry, key);
+    if (telemetry->gone.count >= TELEMETRY_GONE_MAX) {
+        map_done(&telemetry->gone);
+        telemetry->gone = (struct map){0};
+    }
+    map_set(&telemetry->gone, key, &marker);
+    atomic_store(&telemetry->gone_count, telemetry->gone.count);
     pthread_mutex_unlock(&telemetry->metrics_lock);
+}
+
+void telemetry_expect(struct telemetry *telemetry, const char *project, const char *function)
+{
+    if (telemetry_is_gone(telemetry, project, function)) {
+        char key[132];
+        write_key(project, function, key);
+        pthread_mutex_lock(&telemetry->metrics_lock);
+        map_remove(&telemetry->gone, key);
+        atomic_store(&telemetry->gone_count, telemetry->gone.count);
+        pthread_mutex_unlock(&telemetry->metrics_lock);
+    }
 }
 
 void telemetry_metrics_done(struct telemetry *telemetry)
@@ -192,6 +234,7 @@ void telemetry_metrics_done(struct telemetry *telemetry)
         free(LIST_ITEM(node, struct function_metrics, link));
     }
     map_done(&telemetry->functions);
+    map_done(&telemetry->gone);
 }
 
 /* ---- The text ---- */

@@ -16,6 +16,7 @@ enum {
     TELEMETRY_MEMORY_BUCKETS = 8,
     TELEMETRY_ERRORS_MAX = 24,      /* kinds of errors; beyond them "other" */
     TELEMETRY_FUNCTIONS_MAX = 1000, /* beyond them the one not called for longest is forgotten */
+    TELEMETRY_GONE_MAX = 1000,      /* beyond them all are taken for forgotten */
 };
 
 /* A call that fell into a bucket, and whose trace is kept. */
@@ -63,6 +64,7 @@ struct pending {
     char trace[33];
     uint64_t version;
     uint64_t time_ms;
+    uint64_t tells_dropped; /* of so many pieces it says that they were dropped */
     size_t length;
     char text[];
 };
@@ -86,6 +88,9 @@ struct telemetry {
     pthread_cond_t written;
     struct list queue; /* pending */
     size_t queue_bytes;
+    uint64_t queued_count;
+    uint64_t written_count;
+    unsigned removing; /* those who wait for the writer to stand still */
     uint64_t dropped;
     bool stop;
     bool busy;        /* the writer holds something */
@@ -96,6 +101,8 @@ struct telemetry {
     pthread_mutex_t metrics_lock;
     struct map functions; /* PROJECT/FUNCTION -> function_metrics */
     struct list recent_functions;
+    struct map gone; /* PROJECT/FUNCTION of those that are no more */
+    _Atomic size_t gone_count;
     _Atomic uint64_t metrics[TELEMETRY_METRIC_COUNT];
 };
 
@@ -115,7 +122,8 @@ void *telemetry_writer(void *argument);
 void telemetry_files_done(struct telemetry *telemetry);
 
 /* metrics.c */
-void telemetry_metrics_forget(struct telemetry *telemetry, const char *key);
+void telemetry_metrics_remove(struct telemetry *telemetry, const char *key);
+bool telemetry_is_gone(struct telemetry *telemetry, const char *project, const char *function);
 void telemetry_metrics_done(struct telemetry *telemetry);
 
 #endif

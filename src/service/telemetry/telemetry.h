@@ -70,9 +70,12 @@ struct telemetry_follow *telemetry_follow_new(struct telemetry *telemetry, const
                                               void (*changed)(void *context), void *context);
 void telemetry_follow_free(struct telemetry_follow *follow); /* on `loop` */
 
-/* A function is no more: neither are its log and its metrics. */
+/* A function is no more: neither are its log and its metrics.  What its last calls have to say is
+ * not taken, until telemetry_expect(). */
 int telemetry_remove(struct telemetry *telemetry, const char *project, const char *function,
                      struct error *err);
+/* There is a function of this name: what is said of it is taken. */
+void telemetry_expect(struct telemetry *telemetry, const char *project, const char *function);
 
 /* Visit each function of which there is a log here. */
 void telemetry_each_log(struct telemetry *telemetry,

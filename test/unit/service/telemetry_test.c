@@ -2,6 +2,8 @@
 
 #include <dirent.h>
 #include <fcntl.h>
+#include <signal.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -197,14 +199,50 @@ TEST(telemetry, removes_what_a_function_said)
     struct seen seen = read_all(telemetry, 0, 10);
     EXPECT(seen.count == 0);
     buffer_done(&seen.text);
+    say(telemetry, "of a call that was still under way");
+    telemetry_expect(telemetry, "p", "f");
     say(telemetry, "new");
     seen = read_all(telemetry, 0, 10);
-    EXPECT(seen.count == 1);
+    EXPECT(seen.count == 1 && seen.last == 1);
     buffer_done(&seen.text);
     struct seen other = {0};
     EXPECT(telemetry_read(telemetry, "p", "other", 0, 10, NULL, on_line, &other, &err) == 0);
     EXPECT(other.count == 1);
     buffer_done(&other.text);
+    telemetry_close(telemetry);
+}
+
+/*
+ * Goal: what a full disk does not take is counted, and the lines before and behind are whole.
+ * Method: files may not become larger than a few bytes more than the first line.
+ */
+TEST(telemetry, a_full_disk_tears_no_line)
+{
+    struct telemetry *telemetry = open_it(0);
+    struct rlimit before;
+    char long_line[4096];
+    memset(long_line, 'x', sizeof(long_line));
+    say(telemetry, "first");
+    struct seen seen = read_all(telemetry, 0, 10);
+    buffer_done(&seen.text);
+    signal(SIGXFSZ, SIG_IGN);
+    getrlimit(RLIMIT_FSIZE, &before);
+    const struct rlimit small = {.rlim_cur = 1024, .rlim_max = before.rlim_max};
+    setrlimit(RLIMIT_FSIZE, &small);
+    for (int i = 0; i < 2; i++) { /* the second has a note before it, which has room */
+        telemetry_log(telemetry, "p", "f", 3, "r1", NULL, long_line, sizeof(long_line));
+        seen = read_all(telemetry, 0, 10);
+        buffer_done(&seen.text);
+    }
+    setrlimit(RLIMIT_FSIZE, &before);
+    say(telemetry, "last");
+    seen = read_all(telemetry, 0, 10);
+    EXPECT_STRING(buffer_string(&seen.text),
+                  "info r1 first\n"
+                  "warn r1 1 pieces of log were dropped: the disk was full or too slow\n"
+                  "warn r1 1 pieces of log were dropped: the disk was full or too slow\n"
+                  "info r1 last\n");
+    buffer_done(&seen.text);
     telemetry_close(telemetry);
 }
 
@@ -340,6 +378,7 @@ TEST(telemetry, labels_are_bounded)
         count(telemetry, "often", name, 1, NULL);
     }
     EXPECT(telemetry_remove(telemetry, "p", "f1099", &err) == 0);
+    count(telemetry, "f1099", "ok", 1, NULL); /* that was under way */
     telemetry_write_metrics(telemetry, TELEMETRY_PROMETHEUS, &out);
     const char *text = buffer_string(&out);
     unsigned functions = 0;
@@ -355,6 +394,11 @@ TEST(telemetry, labels_are_bounded)
     EXPECT(has_line(
         text,
         "faas_errors_total{blixard_project=\"p\",faas_name=\"often\",error_type=\"other\"} 76"));
+    telemetry_expect(telemetry, "p", "f1099");
+    count(telemetry, "f1099", "ok", 1, NULL);
+    buffer_clear(&out);
+    telemetry_write_metrics(telemetry, TELEMETRY_PROMETHEUS, &out);
+    EXPECT(strstr(buffer_string(&out), "\"f1099\"") != NULL);
     telemetry_close(telemetry);
 }
 
