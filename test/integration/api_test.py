@@ -483,6 +483,8 @@ class Streams(unittest.TestCase):
             self.assertGreater(second["sequence"], first["sequence"])
         lines = node.json(f"/v1/functions/talks/logs?after={first['sequence']}")["lines"]
         self.assertEqual([line["sequence"] for line in lines], [second["sequence"]])
+        with Events(node, "/v1/functions/talks/logs?follow=true&tail=0", {"Last-Event-ID": str(first["sequence"])}) as events:
+            self.assertEqual(json.loads(events.next()["data"])["sequence"], second["sequence"])
 
     def test_streams_end_when_the_node_does(self):
         with Node() as other, Events(other, "/v1/events") as events:

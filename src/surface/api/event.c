@@ -207,14 +207,17 @@ static void follow(struct request *request, uint64_t after, uint64_t tail, const
     struct telemetry *telemetry = request->api->options.telemetry;
     struct error ignored = {0};
     struct following *following = NEW(struct following);
+    bool from_now = tail == 0 && after == 0; /* who comes back says where it was */
+    uint64_t most = from_now ? 1 : TAIL_MAX;
     following->request = request;
     following->after = after;
     snprintf(following->trace, sizeof(following->trace), "%s", trace);
     following->stream = api_stream_begin(request, following_end, following);
     following->follow = telemetry_follow_new(telemetry, request->project, request->parameters[0],
                                              request->api->options.loop, on_more, following);
-    telemetry_read(telemetry, request->project, request->parameters[0], after, tail > 0 ? tail : 1,
-                   text_or_null(trace), tail > 0 ? send_line : pass_line, following, &ignored);
+    telemetry_read(telemetry, request->project, request->parameters[0], after,
+                   tail > 0 ? tail : most, text_or_null(trace), from_now ? pass_line : send_line,
+                   following, &ignored);
 }
 
 static int log_range(struct request *request, uint64_t *ret_after, uint64_t *ret_tail,
