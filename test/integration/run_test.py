@@ -235,7 +235,8 @@ class Run(unittest.TestCase):
             self.assertEqual(self.run_module("preopens", flags=flags).stdout, seen)
         self.assertEqual(self.run_module("read", "relative").stdout, "Capabilities insufficient\n")
         self.assertEqual(self.run_module("read", "/tmp/none").stdout, "No such file or directory\n")
-        self.assertEqual(self.run_module("read", "file", flags=("--dir", f"{self.folder / 'inside'}::/")).stdout, "inside\n")
+        for mode in ("", ":rw"):
+            self.assertEqual(self.run_module("read", "file", flags=("--dir", f"{self.folder / 'inside'}::/{mode}")).stdout, "inside\n")
 
     def test_what_is_no_terminal_does_not_pass_for_one(self):
         """A shell or an interpreter would ask line by line, of a pipe; and poll says what is left of a file."""
@@ -271,7 +272,7 @@ class Run(unittest.TestCase):
         self.assertEqual([path.name for path in given.iterdir()], ["file"])
 
     def test_what_cannot_be_is_told(self):
-        for flags, words in ((("--dir", "/none/such"), "does not exist"), (("--dir", "::/x"), "HOST[::GUEST][:ro]"),
+        for flags, words in ((("--dir", "/none/such"), "does not exist"), (("--dir", "::/x"), "HOST[::GUEST][:ro|:rw]"),
                              (("--env", "NAME"), "NAME=VALUE"), (("--secret", "NAME"), "NAME=FILE"),
                              (("--secret", "NAME=/none/such"), "does not exist")):
             done = self.run_module("read", flags=flags)

@@ -80,15 +80,16 @@ const struct handle *handle_of(const struct run_folders *folders, uint64_t numbe
 int run_folders_add(struct run_folders *folders, const char *text, struct error *err)
 {
     size_t length = strlen(text);
-    bool is_fixed = text_ends_with(text, ":ro") && length > 3;
-    MEMORY_OWNED char *host = memory_copy_text(text, is_fixed ? length - 3 : length);
+    bool is_fixed = text_ends_with(text, ":ro");
+    bool has_mode = (is_fixed || text_ends_with(text, ":rw")) && length > 3;
+    MEMORY_OWNED char *host = memory_copy_text(text, has_mode ? length - 3 : length);
     char *separator = strstr(host, "::");
     const char *guest = separator != NULL ? separator + 2 : host;
     if (separator != NULL) {
         *separator = '\0';
     }
     if (host[0] == '\0' || guest[0] == '\0' || strlen(guest) > GUEST_PATH_MAX) {
-        return error_set(err, ERROR_INVALID, "--dir %.100s is not HOST[::GUEST][:ro]", text);
+        return error_set(err, ERROR_INVALID, "--dir %.100s is not HOST[::GUEST][:ro|:rw]", text);
     }
     if (folders->count == FOLDERS_MAX) {
         return error_set(err, ERROR_LIMIT, "more than %d --dir", FOLDERS_MAX);

@@ -178,7 +178,7 @@ const struct verb cli_verbs[] = {
          {"preload", 0, "NAME=FILE", NULL,
           "With --invoke or --script: a module that the ones after it may import from as NAME; may "
           "be given several times."},
-         {"dir", 0, "HOST[::GUEST][:ro]", NULL,
+         {"dir", 0, "HOST[::GUEST][:ro|:rw]", NULL,
           "A folder of this machine for the module; may be given several times."},
          {"env", 'e', "NAME=VALUE", NULL, "An environment variable; may be given several times."},
          {"secret", 's', "NAME=FILE", NULL,
