@@ -208,6 +208,9 @@ class CommandLine(unittest.TestCase):
         self.assertRegex(name, "^[0-9a-f]{32}$")
         node.cli("invocation", "wait", name)
         self.assertIn("succeeded", node.cli("invocation", "get", name))
+        lines = node.cli("fn", "invoke", "echo", "--async", "--data", "a\nb\n").strip()
+        node.cli("invocation", "wait", lines)
+        self.assertIn("answer          a?b\n", node.cli("invocation", "get", lines))
         self.assertIn(name, node.cli("invocation", "list", "echo"))
         node.cli("invocation", "logs", name)
 

@@ -207,6 +207,9 @@ static void format_cell(const json_t *row, const struct column *column, char *re
     } else {
         snprintf(ret_text, CELL_MAX, "-");
     }
+    for (size_t used = strlen(ret_text); used > 0 && ret_text[used - 1] == '\n';) {
+        ret_text[--used] = '\0'; /* the end of an answer's last line is none of the cell's */
+    }
     text_make_printable(ret_text, false); /* another node, or a client, may have chosen it */
 }
 
