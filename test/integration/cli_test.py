@@ -64,6 +64,7 @@ class Usage(unittest.TestCase):
         self.wrong(64, 'unknown command "status"; did you mean "cluster status"?', "status")
         self.wrong(64, 'did you mean "fn list", "fn alias list", "kv list"', "list")
         self.wrong(64, 'did you mean "fn deploy"', "deploy")
+        self.wrong(64, 'at /metrics of the API', "metrics")
         self.wrong(64, "did you mean --output", "fn", "list", "--outptu", "json")
         self.wrong(64, "unknown flag -x", "fn", "list", "-x")
         self.wrong(64, "unknown flag --sockt", "--sockt", "/x", "fn", "list")

@@ -96,6 +96,7 @@ class Traces(unittest.TestCase):
         self.assertEqual(request["attributes"]["faas.invocation_id"], fields["x-request-id"])
         self.assertIn("queue", spans)
         self.assertIn("says in", node.cli("fn", "logs", "fn", "--trace", TRACE))
+        self.assertIn("says in", node.cli("fn", "logs", "fn", "--trace", TRACE[:12]))
         waterfall = node.cli("trace", "show", TRACE[:12])
         self.assertRegex(waterfall, r"GET /fn/fn +[=█]+.*\n +queue")
 
@@ -137,6 +138,7 @@ class Traces(unittest.TestCase):
 
     def test_errors_say_what_to_do(self):
         for arguments, says in ((["show", "3" * 32], "trace list"), (["show", "zz"], "trace list"),
+                                (["show", "3" * 33], "32 hex digits"), (["show", "3" * 32, "--node", "nobody"], "there is no node nobody"),
                                 (["list", "--since", "yesterday"], "for example"), (["list", "--count", "0"], "above 0")):
             with self.assertRaises(subprocess.CalledProcessError) as refused:
                 node.cli("trace", *arguments, stderr=subprocess.PIPE)

@@ -163,13 +163,16 @@ int verb_fn_logs(const struct arguments *arguments, struct error *err)
     JSON_OWNED json_t *names = NULL;
     enum output output = OUTPUT_TABLE;
     const char *tail = flag_value(arguments, "tail");
+    const char *trace = flag_value(arguments, "trace");
+    char id[CLI_TRACE_ID_SIZE];
     struct wanted wanted = {
-        .function = arguments->words[0], .tail = 100, .trace = flag_value(arguments, "trace")};
+        .function = arguments->words[0], .tail = 100, .trace = trace != NULL ? id : NULL};
     if (tail != NULL && !text_parse_u64(text_of(tail, strlen(tail)), &wanted.tail)) {
         return error_set(err, ERROR_INVALID, "--tail %.40s is not a number", tail);
     }
     int r = output_of(arguments, &output, err);
     r = r < 0 ? r : everywhere_nodes(flag_value(arguments, "node"), &names, err);
+    r = r < 0 || trace == NULL ? r : trace_complete_id(names, trace, id, err);
     if (r < 0) {
         return r;
     }

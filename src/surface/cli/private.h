@@ -327,6 +327,11 @@ int verb_secret_set(const struct arguments *arguments, struct error *err);
 int verb_secret_list(const struct arguments *arguments, struct error *err);
 int verb_secret_show(const struct arguments *arguments, struct error *err);
 int verb_secret_delete(const struct arguments *arguments, struct error *err);
+/* The one trace whose id begins so, of those that these nodes list; a whole id is taken as it is.
+ */
+enum { CLI_TRACE_ID_SIZE = 33 };
+int trace_complete_id(const json_t *names, const char *wanted, char ret_id[CLI_TRACE_ID_SIZE],
+                      struct error *err);
 int verb_trace_list(const struct arguments *arguments, struct error *err);
 int verb_trace_show(const struct arguments *arguments, struct error *err);
 int verb_invocation_list(const struct arguments *arguments, struct error *err);

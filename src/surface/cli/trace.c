@@ -15,7 +15,7 @@
 
 #include "surface/cli/private.h"
 
-enum { WIDTH_DEFAULT = 100, WIDTH_MAX = 200, NAME_WIDTH_MAX = 40, DEPTH_MAX = 32, ID_LENGTH = 32 };
+enum { WIDTH_DEFAULT = 100, WIDTH_MAX = 200, NAME_WIDTH_MAX = 40, DEPTH_MAX = 32 };
 
 static uint64_t number_in(const json_t *document, const char *name)
 {
@@ -364,10 +364,17 @@ static void print_waterfall(const json_t *rows)
 
 /* ---- Showing one ---- */
 
-/* The one trace whose id begins so, of those that are listed. */
-static int complete_id(const json_t *names, const char *wanted, char ret_id[ID_LENGTH + 1],
-                       struct error *err)
+int trace_complete_id(const json_t *names, const char *wanted, char ret_id[CLI_TRACE_ID_SIZE],
+                      struct error *err)
 {
+    size_t length = strlen(wanted);
+    if (length >= CLI_TRACE_ID_SIZE) {
+        return error_set(err, ERROR_INVALID, "%.80s is no trace id of 32 hex digits", wanted);
+    }
+    if (length == CLI_TRACE_ID_SIZE - 1) {
+        snprintf(ret_id, CLI_TRACE_ID_SIZE, "%s", wanted);
+        return 0;
+    }
     JSON_OWNED json_t *rows = json_array();
     char path[] = "/v1/traces?count=10000";
     struct asking asking = {.path = path, .list = "traces", .rows = rows};
@@ -384,7 +391,7 @@ static int complete_id(const json_t *names, const char *wanted, char ret_id[ID_L
         if (ret_id[0] != '\0') {
             return error_set(err, ERROR_INVALID, "the ids of several traces begin with %s", wanted);
         }
-        snprintf(ret_id, ID_LENGTH + 1, "%s", id);
+        snprintf(ret_id, CLI_TRACE_ID_SIZE, "%s", id);
     }
     if (r == 0 && ret_id[0] == '\0') {
         return error_set(err, ERROR_NOT_FOUND,
@@ -399,21 +406,18 @@ int verb_trace_show(const struct arguments *arguments, struct error *err)
     enum output output = OUTPUT_TABLE;
     JSON_OWNED json_t *names = NULL;
     JSON_OWNED json_t *rows = json_array();
-    char id[ID_LENGTH + 1];
-    const char *wanted = arguments->words[0];
+    char wanted[CLI_TRACE_ID_SIZE];
+    const char *node = flag_value(arguments, "node");
     int r = output_of(arguments, &output, err);
-    r = r < 0 ? r : everywhere_nodes(flag_value(arguments, "node"), &names, err);
-    if (r == 0 && strlen(wanted) < ID_LENGTH) {
-        r = complete_id(names, wanted, id, err);
-        wanted = id;
-    }
+    r = r < 0 ? r : everywhere_nodes(node, &names, err);
+    r = r < 0 ? r : trace_complete_id(names, arguments->words[0], wanted, err);
     if (r < 0) {
         return r;
     }
     BUFFER_OWNED struct buffer path = {0};
     buffer_append_string(&path, "/v1/traces/");
     http_percent_encode(&path, text_of(wanted, strlen(wanted)));
-    struct asking asking = {.list = "spans", .rows = rows, .may_be_absent = true};
+    struct asking asking = {.list = "spans", .rows = rows, .may_be_absent = node == NULL};
     asking.path = buffer_take(&path);
     r = everywhere_ask(names, ask, &asking, err);
     free(asking.path);

@@ -284,7 +284,8 @@ const struct verb cli_verbs[] = {
     {"fn", "logs", "NAME", 1, 1,
      FLAGS({"follow", 'f', NULL, NULL, "Go on with new lines until interrupted."},
            {"tail", 'n', "COUNT", NULL, "Begin with the last COUNT lines (default 100)."},
-           {"trace", 0, "ID", NULL, "Only what was written in this trace."},
+           {"trace", 0, "ID", NULL,
+            "Only what was written in this trace; a beginning of its id as `trace show` takes it."},
            {"node", 0, "NODE", NULL, "Only what was written on this node (default: on any)."}),
      "Show what a function wrote to standard error.",
      "  blixard fn logs hello --tail 20\n"
