@@ -79,6 +79,7 @@ class Usage(unittest.TestCase):
         self.wrong(64, 'did you mean "vm"', "machine", "list")
         self.wrong(64, 'unexpected "other"', "vm", "create", "web", "other", "--image", "debian-12")
         self.wrong(64, "no number of lines", "vm", "logs", "web", "--tail", "many")
+        self.wrong(64, "--tail many is not a number", "vm", "events", "web", "-n", "many")
         self.wrong(64, 'did you mean "node token"', "node", "tokn")
         self.wrong(64, 'did you mean "node token create"', "node", "token", "creat")
         self.wrong(64, "unknown command", "xyzzy")
