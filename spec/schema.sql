@@ -770,3 +770,6 @@ UPDATE machine SET devices = (SELECT count(*) FROM machine_device d WHERE d.mach
 ALTER TABLE quota ADD COLUMN devices INTEGER;
 -- reservations of huge pages
 ALTER TABLE placement_reservation ADD COLUMN page_bytes INTEGER NOT NULL DEFAULT 0; -- as of machine
+
+-- version 14: invocations of each project that are due
+CREATE INDEX invocation_project_due ON invocation (project, due_ms) WHERE state = 'pending';

@@ -138,6 +138,24 @@ class Trying(unittest.TestCase):
         again = wait_for(document["id"], lambda one: one["state"] == "failed")
         self.assertEqual(len(again["attempt_list"]), 4)
 
+    def test_a_project_does_not_wait_for_what_another_has_begun(self):
+        """One project wants more than a node runs at once, of a function that does one thing after the other and does not end."""
+        module = pathlib.Path(folder.name)
+        node.deploy("lone", module / "gateway.wasm", timeout_ms=600000, instances_max=1)
+        node.cli("queue", "create", "first", "--project", "other")  # a project is there with the first thing in it
+        deployed = json.loads(node.call("POST", "/v1/functions/echo/versions?project=other", {"module": node.upload(module / "echo.wasm")}))
+        node.json(f"/v1/operations/{deployed['operation']}/wait?timeout=60s&project=other")
+        with concurrent.futures.ThreadPoolExecutor(8) as pool:
+            begun = [document["id"] for _, document, _ in
+                     pool.map(lambda _: begin("/spin", prefer="retries=0", function="lone"), range(160))]
+        status, body, _ = node.request("POST", "/v1/functions/echo/invocations?project=other", b"hello", {"Prefer": "respond-async"})
+        self.assertEqual(status, 202)
+        name = json.loads(body)["id"]
+        ended = node.json(f"/v1/invocations/{name}/wait?timeout=30s&project=other")
+        self.assertEqual(ended["state"], "succeeded")
+        for id in begun:
+            self.assertEqual(node.request("DELETE", f"/v1/invocations/{id}")[0], 204)
+
     def test_a_404_of_the_function_is_final(self):
         _, document, _ = begin("/head?Status=404", prefer="backoff=10ms")
         ended = wait(document["id"])

@@ -273,8 +273,9 @@ void invocation_create(struct invocation_service *service, const struct invocati
     write_request(request, &json);
     policy_write(request->policy, &policy);
     bool is_owner = options->cluster == NULL || cluster_is_owner(options->cluster);
-    if (is_owner && service->run_count < INVOCATION_RUNS_MAX && !service->has_backlog) {
-        accept->run = run_new(service, accept->id);
+    if (is_owner && !service->has_backlog &&
+        policy_may_run(run_count_of(service, accept->project), service->run_count)) {
+        accept->run = run_new(service, accept->project, accept->id);
     }
     struct store_command *command = store_command_new();
     add_row(command, accept, request, buffer_string(&json), buffer_string(&policy),

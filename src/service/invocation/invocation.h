@@ -50,7 +50,7 @@ enum {
     INVOCATION_KEPT_MAX = 20000,                     /* that have ended, of all projects */
     INVOCATION_DEAD_KEEP_MS = 14 * 24 * 3600 * 1000, /* failed and expired ones */
     INVOCATION_SWEEP = 250,                          /* rows removed at a time */
-    INVOCATION_RUNS_MAX = 128,                       /* at once on a node */
+    INVOCATION_RUNS_MAX = 128,                       /* at once on a node, of all projects */
     INVOCATION_ID_SIZE = 33,
     INVOCATION_TEXT_SIZE = 129,
 };

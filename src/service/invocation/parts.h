@@ -49,6 +49,7 @@ struct invocation_service {
     struct loop_timer *sweep;
     bool pass_is_posted;
     bool has_backlog; /* there was no room for all */
+    size_t turn;      /* where the search for the next project begins */
     bool waits_posted;
     bool is_clearing; /* a command that removes old ones is under way */
     bool is_stopping;
@@ -64,14 +65,24 @@ struct verdict {
 struct verdict policy_judge(const struct function_policy *policy, const struct error *error,
                             int status, bool is_untouched, uint64_t attempts, uint64_t now_ms,
                             uint64_t deadline_ms, uint64_t random);
+/* Pure: may a project of so many runs here begin one more, beside `runs` of all?  It has at most
+ * three times what is left to others: alone 96 of 128, two of them 54 each. */
+bool policy_may_run(unsigned runs_of_project, unsigned runs);
 void policy_write(const struct function_policy *policy, struct buffer *out);
 void policy_read(const char *json, struct function_policy *ret_policy);
 
 /* run.c */
-struct run *run_new(struct invocation_service *service, const char *id);
+struct run *run_new(struct invocation_service *service, const char *project, const char *id);
 void run_drop(struct run *run);  /* the claim has failed */
 void run_start(struct run *run); /* the claim is there */
 void run_stop(struct run *run);  /* it is another's, or over */
+void run_claim(struct invocation_service *service, const char *project, const char *id,
+               uint64_t revision);
+/* It is too old to be tried again. */
+void run_expire(struct invocation_service *service, const char *id, uint64_t revision);
+
+/* pass.c */
+unsigned run_count_of(struct invocation_service *service, const char *project);
 void run_pass(struct invocation_service *service);
 
 /* invocation.c */

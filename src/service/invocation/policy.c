@@ -4,7 +4,7 @@
 
 #include "service/invocation/parts.h"
 
-enum { BACKOFF_MAX_MS = FUNCTION_BACKOFF_MAX_MS, SHIFT_MAX = 20 };
+enum { BACKOFF_MAX_MS = FUNCTION_BACKOFF_MAX_MS, SHIFT_MAX = 20, ALONE_FACTOR = 3 };
 
 /* ---- In the state ---- */
 
@@ -108,6 +108,14 @@ int invocation_read_preferences(struct text prefer, struct function_policy *poli
         prefer = text_of(prefer.data + skip, prefer.length - skip);
     }
     return r;
+}
+
+/* ---- Room ---- */
+
+bool policy_may_run(unsigned runs_of_project, unsigned runs)
+{
+    return runs < INVOCATION_RUNS_MAX &&
+        runs_of_project < ALONE_FACTOR * (INVOCATION_RUNS_MAX - runs);
 }
 
 /* ---- Judging ---- */

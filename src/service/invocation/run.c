@@ -22,15 +22,16 @@
 #include "service/invocation/parts.h"
 #include "service/telemetry/telemetry.h"
 
-enum { HISTORY_MAX = 20, WRITE_RETRY_MS = 1000, PASS_MAX_MS = 60000 };
+enum { HISTORY_MAX = 20, WRITE_RETRY_MS = 1000 };
 
 /* ---- Life ---- */
 
-struct run *run_new(struct invocation_service *service, const char *id)
+struct run *run_new(struct invocation_service *service, const char *project, const char *id)
 {
     struct run *run = NEW(struct run);
     run->service = service;
     snprintf(run->id, sizeof(run->id), "%s", id);
+    snprintf(run->project, sizeof(run->project), "%s", project);
     void *before = map_set(&service->runs, run->id, run);
     CHECK(before == NULL);
     service->run_count++;
@@ -386,9 +387,10 @@ static void on_claimed(const struct error *error, uint64_t index, void *context)
     }
 }
 
-static void claim(struct invocation_service *service, const char *id, uint64_t revision)
+void run_claim(struct invocation_service *service, const char *project, const char *id,
+               uint64_t revision)
 {
-    struct run *run = run_new(service, id);
+    struct run *run = run_new(service, project, id);
     struct store_command *command = store_command_new();
     store_command_add_expecting(
         command, ERROR_CONFLICT, "another node has claimed it",
@@ -400,8 +402,7 @@ static void claim(struct invocation_service *service, const char *id, uint64_t r
     store_propose(service->options.store, command, on_claimed, run);
 }
 
-/* Too old to be tried again. */
-static void expire(struct invocation_service *service, const char *id, uint64_t revision)
+void run_expire(struct invocation_service *service, const char *id, uint64_t revision)
 {
     uint64_t now_ms = clock_real_ms();
     struct store_command *command = store_command_new();
@@ -430,77 +431,4 @@ static void expire(struct invocation_service *service, const char *id, uint64_t 
     free(past.request);
     free(past.history);
     buffer_done(&past.body);
-}
-
-struct due {
-    char id[INVOCATION_ID_SIZE];
-    uint64_t revision;
-    bool is_expired;
-};
-
-struct pass {
-    struct invocation_service *service;
-    struct due due[INVOCATION_RUNS_MAX];
-    size_t count;
-    size_t room;
-    uint64_t now_ms;
-    bool has_more;
-};
-
-static bool take_due(sqlite3_stmt *row, void *context)
-{
-    struct pass *pass = context;
-    const struct invocation_service *service = pass->service;
-    const char *id = (const char *)sqlite3_column_text(row, 0);
-    char key[64];
-    snprintf(key, sizeof(key), "invocation/%.32s", id);
-    if (map_get(&service->runs, id) != NULL ||
-        (service->options.cluster != NULL && !cluster_owns(service->options.cluster, key))) {
-        return true;
-    }
-    if (pass->count == pass->room) {
-        pass->has_more = true;
-        return false;
-    }
-    struct due *due = &pass->due[pass->count++];
-    snprintf(due->id, sizeof(due->id), "%s", id);
-    due->revision = (uint64_t)sqlite3_column_int64(row, 1);
-    due->is_expired = (uint64_t)sqlite3_column_int64(row, 2) <= pass->now_ms;
-    return true;
-}
-
-void run_pass(struct invocation_service *service)
-{
-    struct error err = {0};
-    struct pass pass = {
-        .service = service,
-        .room =
-            service->run_count < INVOCATION_RUNS_MAX ? INVOCATION_RUNS_MAX - service->run_count : 0,
-        .now_ms = clock_real_ms(),
-    };
-    bool is_owner = service->options.cluster == NULL || cluster_is_owner(service->options.cluster);
-    if (service->is_stopping || !is_owner) {
-        return;
-    }
-    store_query(service->options.store, &err, take_due, &pass,
-                "SELECT key, revision, deadline_ms FROM invocation WHERE state = 'pending' AND "
-                "due_ms <= ? ORDER BY due_ms",
-                "u", pass.now_ms);
-    service->has_backlog = pass.has_more;
-    for (size_t i = 0; i < pass.count; i++) {
-        if (pass.due[i].is_expired) {
-            expire(service, pass.due[i].id, pass.due[i].revision);
-        } else {
-            claim(service, pass.due[i].id, pass.due[i].revision);
-        }
-    }
-    uint64_t next_ms = 0;
-    store_query(service->options.store, &err, store_take_u64, &next_ms,
-                "SELECT due_ms FROM invocation WHERE state = 'pending' AND due_ms > ? ORDER BY "
-                "due_ms LIMIT 1",
-                "u", pass.now_ms);
-    if (next_ms > 0) {
-        uint64_t wait_ms = next_ms - pass.now_ms;
-        loop_timer_start(service->timer, wait_ms < PASS_MAX_MS ? wait_ms : PASS_MAX_MS);
-    }
 }

@@ -98,3 +98,27 @@ TEST(invocation_policy, what_cannot_be_read_is_refused_and_still_known_to_be_asy
     memset(&err, 0, sizeof(err));
     EXPECT(function_policy_check(&policy, &err) == 0);
 }
+
+/*
+ * Goal: no project takes all the room, and those that share it get as much as each other.
+ * Method: let projects begin runs in turn until none may any more.
+ */
+TEST(invocation_policy, a_project_leaves_room_for_others)
+{
+    unsigned runs[3] = {0};
+    unsigned all = 0;
+    for (; policy_may_run(runs[0], all); all++) {
+        runs[0]++;
+    }
+    EXPECT(runs[0] == 96);
+    for (; policy_may_run(runs[1], all); all++) {
+        runs[1]++;
+    }
+    EXPECT(runs[1] == 24 && !policy_may_run(runs[0], all));
+    memset(runs, 0, sizeof(runs));
+    for (all = 0; policy_may_run(runs[all % 3], all); all++) {
+        runs[all % 3]++;
+    }
+    EXPECT(runs[0] >= 36 && runs[0] - runs[2] <= 1 && all < INVOCATION_RUNS_MAX);
+    EXPECT(policy_may_run(0, INVOCATION_RUNS_MAX - 1) && !policy_may_run(0, INVOCATION_RUNS_MAX));
+}
