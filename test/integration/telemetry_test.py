@@ -252,7 +252,14 @@ class Metrics(unittest.TestCase):
     def test_promtool_has_nothing_to_say(self):
         call(node.gateway, "metrics")
         call(node.gateway, "trap")
+        node.cli("route", "set", "lint", "--function", "fn", "--path", "/lint")
+        self.addCleanup(node.cli, "route", "delete", "lint")
+        node.cli("queue", "create", "lint")
+        node.cli("trigger", "create", "often", "--kind", "cron", "--function", "fn", "--set", "schedule=@every 1s")
+        self.addCleanup(node.cli, "trigger", "delete", "often")
         text = node.get("/metrics")
+        for has in ("blixard_route_requests_total{", "blixard_queue_messages{", "blixard_trigger_in_flight"):
+            self.assertIn(has, text)
         checked = subprocess.run(["promtool", "check", "metrics"], input=text, text=True, stdout=subprocess.PIPE,
                                  stderr=subprocess.STDOUT)
         self.assertEqual((checked.returncode, checked.stdout), (0, ""), checked.stdout)
