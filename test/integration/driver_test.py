@@ -1,10 +1,13 @@
 """The drivers firecracker and cloud-hypervisor: against the real programs where they are in PATH and Linux boots under KVM,
 else against stand-ins written from their API descriptions."""
+import contextlib
 import json
 import os
 import pathlib
 import queue
+import select
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -63,7 +66,8 @@ class Drivers:
 
     def setUp(self):
         self.place = pathlib.Path(tempfile.mkdtemp(prefix="blixard-driver-"))
-        self.addCleanup(shutil.rmtree, self.place, ignore_errors=True)
+        self.drives = []
+        self.addCleanup(self.leave, self.place, self.drives)
         self.place.chmod(0o755)
         (self.place / "bin").mkdir()
         (self.place / "machine").mkdir(mode=0o700)
@@ -73,18 +77,21 @@ class Drivers:
         program = self.place / "bin" / self.driver
         shutil.copy(STAND_IN, program)
         program.chmod(0o755)
-        self.drives = []
 
-    def tearDown(self):
-        for drive in self.drives:
+    @staticmethod
+    def leave(place, drives):
+        """Whoever writes there has ended when it is removed."""
+        for drive in drives:
             drive.end()
-        lock = self.place / "machine" / "lock"
-        if lock.exists():
-            for pid in lock.read_text().split()[:1]:
-                try:
-                    os.kill(int(pid), 15)
-                except ProcessLookupError:
-                    pass
+        lock = place / "machine" / "lock"
+        for pid in lock.read_text().split()[:1] if lock.exists() else []:
+            with contextlib.suppress(ProcessLookupError):
+                monitor = os.pidfd_open(int(pid))
+                signal.pidfd_send_signal(monitor, signal.SIGTERM)
+                select.select([monitor], [], [], 60)
+                os.close(monitor)
+        if place.exists():
+            shutil.rmtree(place)
 
     def drive(self, how="start", tap=""):
         drive = Drive(self.place, how, self.driver, tap)
@@ -219,7 +226,7 @@ class Drivers:
         drive.expect(f"exit {ENDS['killed']}")
         state = (self.place / "saved").read_bytes()
         self.assertNotIn(str(self.place).encode(), state)
-        shutil.rmtree(self.place)
+        self.leave(self.place, self.drives)
         self.setUp()  # another place
         (self.place / "saved").write_bytes(state)
         again = self.drive("incoming")
