@@ -418,20 +418,35 @@ static void take_link(const struct nlmsghdr *head, void *context)
 
 /* ---- Making it so ---- */
 
+/* As many as the table holds; how many went, or -errno. */
+static int sweep_once(int fd, struct sweep *sweep, bool is_of_routes)
+{
+    int gone = 0;
+    sweep->stale_count = 0;
+    int r = each(fd, is_of_routes ? RTM_GETROUTE : RTM_GETADDR,
+                 is_of_routes ? take_route : take_address, sweep);
+    for (size_t i = 0; r == 0 && i < sweep->stale_count; i++) {
+        const struct route *stale = &sweep->stale[i];
+        int failed = is_of_routes ? change_route(fd, sweep->index, stale, false)
+                                  : change_address(fd, sweep->index, &stale->to, false);
+        gone += failed == 0;
+    }
+    return r < 0 ? r : gone;
+}
+
+/* Until none is left, or only such as do not go. */
 static int sweep_stale(int fd, int index, const struct plan *plan)
 {
     static struct sweep sweep;
+    int gone = 0;
     sweep = (struct sweep){.index = index, .plan = plan};
-    int r = each(fd, RTM_GETROUTE, take_route, &sweep);
-    for (size_t i = 0; r == 0 && i < sweep.stale_count; i++) {
-        change_route(fd, index, &sweep.stale[i], false);
+    do {
+        gone = sweep_once(fd, &sweep, true);
+    } while (gone > 0);
+    while (gone == 0 && (gone = sweep_once(fd, &sweep, false)) > 0) {
+        gone = 0;
     }
-    sweep.stale_count = 0;
-    r = r == 0 ? each(fd, RTM_GETADDR, take_address, &sweep) : r;
-    for (size_t i = 0; r == 0 && i < sweep.stale_count; i++) {
-        change_address(fd, index, &sweep.stale[i].to, false);
-    }
-    return r;
+    return gone;
 }
 
 static int set_interface(int fd, struct agent_reader reader, struct error *err)
