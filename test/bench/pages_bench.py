@@ -55,7 +55,9 @@ def measure(quick, long):
         folder = pathlib.Path(name)
         folder.chmod(0o711)
         projects = sorted(path.parent for path in (ROOT / "examples").glob("*/blixard.yaml"))
-        for project in projects[:3] if quick else projects:
+        if quick:  # C has the least to compile; the other languages bring megabytes of their own
+            projects = [project for project in projects if "language: c\n" in (project / "blixard.yaml").read_text()][:2]
+        for project in projects:
             module = build(project, folder)
             for tier, image in compile_module(module, folder / "cache") if module else ():
                 images[tier][project.name] = list(pages(image))
