@@ -191,6 +191,18 @@ class Guests(MachineCase):
         self.assertEqual(self.json("vm", "show", "late")["state"], "failed")
         self.ok("vm", "delete", "late")
 
+    def test_7_a_kernel_that_panics_as_it_boots_is_the_reason_at_once(self):
+        """Not the time for a boot, which is not over; and each boot's own words count, not those of the one before."""
+        refused = self.refused("vm", "create", "tight", "--image", "small", "--memory", "64MiB", "--disk", "16MiB", "--strategy", "Once",
+                               "--boot-timeout", "30m")
+        self.assertIn("the guest's kernel panicked as it booted: ", refused)
+        self.assertIn("--memory", refused)
+        self.assertEqual(self.json("vm", "show", "tight")["state"], "failed")
+        self.ok("vm", "resize", "tight", "--memory", "128MiB")
+        self.ok("vm", "start", "tight")
+        self.assertEqual(self.ok("vm", "exec", "tight", "--", "echo", "here"), "here\n")
+        self.ok("vm", "delete", "tight")
+
 
 if __name__ == "__main__":
     unittest.main()

@@ -39,9 +39,9 @@ static void probe(const struct hypervisor_options *options, struct hypervisor_dr
     info->agent_by_vsock = true;
 }
 
-static enum hypervisor_end judge(const char *folder, const struct launch_exit *exit)
+static enum hypervisor_end judge(const struct launch_exit *exit, bool has_panicked)
 {
-    (void)folder;
+    (void)has_panicked;
     return exit->signal == 0 && exit->code == 0 ? HYPERVISOR_END_SHUTDOWN : HYPERVISOR_END_FAILED;
 }
 

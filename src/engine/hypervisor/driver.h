@@ -72,8 +72,9 @@ struct driver {
                  struct error *err);
     void (*make_order)(const struct hypervisor_driver_info *info, const char *program,
                        const struct hypervisor_spec *spec, struct order *order);
-    /* How an exit status is to be understood when nothing was told before. */
-    enum hypervisor_end (*judge)(const char *folder, const struct launch_exit *exit);
+    /* How an exit status is to be understood when nothing was told before, and whether the guest's
+     * kernel said on its console that it panicked. */
+    enum hypervisor_end (*judge)(const struct launch_exit *exit, bool has_panicked);
 
     void *(*connect)(struct loop *loop, const char *folder, const struct driver_events *events,
                      void *context, struct error *err);

@@ -18,7 +18,7 @@
 #include "engine/hypervisor/rest.h"
 #include "engine/hypervisor/rest_vmm.h"
 
-enum { CPUS_MAX = 32, GUEST_CID = 3, PANIC_BYTES = 8192 };
+enum { CPUS_MAX = 32, GUEST_CID = 3 };
 
 #define STATE_FILE  "state"
 #define MEMORY_FILE "memory"
@@ -68,17 +68,12 @@ static int check(const struct hypervisor_driver_info *info, const struct hypervi
 }
 
 /* Firecracker exits with 0 when its guest reboots, which after a panic the kernel does. */
-static enum hypervisor_end judge(const char *folder, const struct launch_exit *exit)
+static enum hypervisor_end judge(const struct launch_exit *exit, bool has_panicked)
 {
-    BUFFER_OWNED struct buffer tail = {0};
-    struct error ignored = {0};
     if (exit->signal != 0 || exit->code != 0) {
         return HYPERVISOR_END_FAILED;
     }
-    hypervisor_console_log(folder, PANIC_BYTES, &tail, &ignored);
-    return strstr(buffer_string(&tail), "Kernel panic - not syncing") != NULL
-        ? HYPERVISOR_END_PANIC
-        : HYPERVISOR_END_SHUTDOWN;
+    return has_panicked ? HYPERVISOR_END_PANIC : HYPERVISOR_END_SHUTDOWN;
 }
 
 /* ---- The plan of a start ---- */

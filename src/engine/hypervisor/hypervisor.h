@@ -337,11 +337,16 @@ struct hypervisor_events {
      * and made anew: what it was asked before has failed, and on_paused() says how it stands. */
     void (*on_started)(void *context);
     void (*on_paused)(bool is_paused, void *context);
-    void (*on_reboot)(void *context);
+    void (*on_reboot)(void *context); /* see hypervisor_panic() */
     /* Once, last: it has ended, or could not be started.  The owner still calls hypervisor_free().
      */
     void (*on_exit)(const struct hypervisor_exit *exit, void *context);
 };
+
+/* As on_reboot() is called: of what the kernel of the boot that has ended panicked, as its console
+ * said ("": it did not say of what); NULL when it did not say so.  What comes late from a monitor
+ * that is behind counts as said by the next boot. */
+const char *hypervisor_panic(const struct hypervisor_vm *vm);
 
 /* Start it (see hypervisor_check()); the spec is copied as far as it is needed. */
 struct hypervisor_vm *hypervisor_start(struct hypervisor *hypervisor,

@@ -138,9 +138,9 @@ static int check(const struct hypervisor_driver_info *info, const struct hypervi
 
 /* A guest's own power-off is 0, its panic 1 (-action panic=exit-failure): as is a failed start, for
  * which QEMU gives its reason. */
-static enum hypervisor_end judge(const char *folder, const struct launch_exit *exit)
+static enum hypervisor_end judge(const struct launch_exit *exit, bool has_panicked)
 {
-    (void)folder;
+    (void)has_panicked;
     if (exit->signal == 0 && exit->code == 0) {
         return HYPERVISOR_END_SHUTDOWN;
     }

@@ -180,9 +180,9 @@ static void make_order(const struct hypervisor_driver_info *info, const char *pr
     order->share_program = runner->share_count > 0 ? share_find_program() : NULL;
 }
 
-static enum hypervisor_end judge(const char *folder, const struct launch_exit *exit)
+static enum hypervisor_end judge(const struct launch_exit *exit, bool has_panicked)
 {
-    (void)folder;
+    (void)has_panicked;
     return exit->signal == 0 && exit->code == 0 ? HYPERVISOR_END_SHUTDOWN : HYPERVISOR_END_FAILED;
 }
 

@@ -102,9 +102,11 @@ static void describe(const struct hypervisor_vm *vm, const struct launch_exit *e
                      struct hypervisor_exit *ret_exit)
 {
     char words[sizeof(exit->text) + 2];
+    char why[PANIC_SIZE];
+    bool has_panicked = panic_since(vm->folder, &vm->boot, why);
     enum hypervisor_end end = vm->has_ending ? vm->ending
         : vm->was_killed                     ? HYPERVISOR_END_KILLED
-                                             : vm->found->driver->judge(vm->folder, exit);
+                                             : vm->found->driver->judge(exit, has_panicked);
     *ret_exit = (struct hypervisor_exit){.end = end, .at_ms = exit->at_ms};
     const char *text = hypervisor_end_text(end);
     join_words(exit->text, words, sizeof(words));
@@ -115,6 +117,8 @@ static void describe(const struct hypervisor_vm *vm, const struct launch_exit *e
     } else if (end == HYPERVISOR_END_FAILED) {
         snprintf(ret_exit->text, sizeof(ret_exit->text), "the VMM ended with status %d%.320s",
                  exit->code, words);
+    } else if (end == HYPERVISOR_END_PANIC && why[0] != '\0') {
+        snprintf(ret_exit->text, sizeof(ret_exit->text), "%s: %s", text, why);
     } else {
         snprintf(ret_exit->text, sizeof(ret_exit->text), "%s", text);
     }
@@ -280,7 +284,14 @@ static void on_paused(bool is_paused, void *context)
 static void on_reboot(void *context)
 {
     struct hypervisor_vm *vm = context;
+    vm->has_panicked = panic_since(vm->folder, &vm->boot, vm->panic);
+    vm->boot = panic_mark_now(vm->folder);
     vm->events.on_reboot(vm->context);
+}
+
+const char *hypervisor_panic(const struct hypervisor_vm *vm)
+{
+    return vm->has_panicked ? vm->panic : NULL;
 }
 
 static void on_ending(enum hypervisor_end end, void *context)
@@ -468,6 +479,7 @@ struct hypervisor_vm *hypervisor_start(struct hypervisor *hypervisor,
     vm->uid = geteuid() == 0 ? spec->uid : 0;
     vm->limits = limits_of(found, spec);
     found->driver->make_order(&found->info, found->program, spec, &vm->order);
+    vm->boot = panic_mark_now(vm->folder);
     vm->is_starting = true;
     vm->is_resuming = spec->is_incoming && spec->state_file != NULL;
     vm->state_file = vm->is_resuming ? memory_copy_string(spec->state_file) : NULL;

@@ -8,6 +8,7 @@
 #include "base/error.h"
 
 #include "engine/hypervisor/driver.h"
+#include "engine/hypervisor/panic.h"
 
 struct hypervisor_vm {
     struct hypervisor *hypervisor;
@@ -31,6 +32,9 @@ struct hypervisor_vm {
     bool was_killed;
     bool is_transferring;
     enum hypervisor_end ending;
+    struct panic_mark boot; /* where it begins in the console's log */
+    bool has_panicked;      /* the boot that has just ended */
+    char panic[PANIC_SIZE]; /* of what */
     unsigned posts;
     hypervisor_done transfer_done;
     void *transfer_context;

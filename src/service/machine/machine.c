@@ -122,6 +122,7 @@ void machine_unref(struct machine *machine)
     free(machine->key);
     free(machine->project);
     free(machine->name);
+    free(machine->panic);
     free(machine->folder);
     pin_free(machine);
     free(machine->damage);

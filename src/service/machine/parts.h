@@ -97,6 +97,7 @@ struct machine {
     uint64_t health_failures;    /* checks, since the node started */
     bool is_unhealthy;           /* and goes down for it */
     bool is_boot_late;           /* and was killed for it */
+    char *panic;                 /* its kernel panicked as it booted, of this, and it was killed */
     bool was_leaving;            /* when its node ended: what is left of that is taken back */
     bool is_coming;              /* from another node, and is to be resumed */
     bool is_new;                 /* its row has just been read */

@@ -111,6 +111,15 @@ static uint64_t boot_ms(const struct machine *machine)
     return asked_ms > 0 ? asked_ms : MACHINE_BOOT_MS;
 }
 
+/* What kernels say that have too little to boot with speaks of memory. */
+static void tell_panic(const char *why, char *ret_text, size_t size)
+{
+    snprintf(ret_text, size, "the guest's kernel panicked as it booted%s%s%s",
+             why[0] != '\0' ? ": " : "", why,
+             strcasestr(why, "memory") != NULL ? "; give it more with `blixard vm set --memory`"
+                                               : "; see its console");
+}
+
 static void on_vm_exit(const struct hypervisor_exit *exit, void *context)
 {
     struct machine *machine = context;
@@ -120,6 +129,8 @@ static void on_vm_exit(const struct hypervisor_exit *exit, void *context)
     bool was_stopping = machine->state == MACHINE_STOPPING;
     bool was_unhealthy = machine->is_unhealthy;
     bool was_boot_late = machine->is_boot_late;
+    MEMORY_OWNED char *panic = machine->panic;
+    machine->panic = NULL;
     machine->is_unhealthy = false;
     machine->is_boot_late = false;
     close_all(machine);
@@ -137,6 +148,9 @@ static void on_vm_exit(const struct hypervisor_exit *exit, void *context)
     if (was_unhealthy) {
         has_failed = true;
         snprintf(told.text, sizeof(told.text), "it was unhealthy: %.300s", reason);
+    } else if (panic != NULL && told.end == HYPERVISOR_END_KILLED) {
+        has_failed = true;
+        tell_panic(panic, told.text, sizeof(told.text));
     } else if (was_boot_late && told.end == HYPERVISOR_END_KILLED) {
         snprintf(told.text, sizeof(told.text),
                  "its agent had not spoken within %" PRIu64
@@ -481,17 +495,35 @@ static void on_paused(bool is_paused, void *context)
     machine_step(machine);
 }
 
+/* It would boot and panic until the time for a boot is over. */
+static void end_panicked(struct machine *machine, const char *why)
+{
+    log_warn("machine %s: its kernel panicked as it booted: %s", machine->key, why);
+    free(machine->panic);
+    machine->panic = memory_copy_string(why);
+    kill_vm(machine);
+}
+
 static void on_reboot(void *context)
 {
     struct machine *machine = context;
+    const char *panic = hypervisor_panic(machine->vm);
+    bool was_found = machine->was_found;
     machine->was_found = false;
     kept_forget(machine);
+    if (panic != NULL && machine->state == MACHINE_STARTING && !was_found) {
+        end_panicked(machine, panic);
+        return;
+    }
     log_info("machine %s: the guest reboots", machine->key);
     if (machine->state == MACHINE_RUNNING) {
         machine->restarts++;
         machine->started_ms = 0;
         health_end(machine);
-        machine_set_state(machine, MACHINE_STARTING, "%s", "the guest rebooted");
+        machine_set_state(machine, MACHINE_STARTING, "%s%s",
+                          panic != NULL ? "the guest's kernel panicked, and it rebooted: "
+                                        : "the guest rebooted",
+                          panic != NULL ? panic : "");
         begin_boot(machine);
     }
 }
