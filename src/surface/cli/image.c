@@ -314,7 +314,7 @@ static int run_mmdebstrap(const struct arguments *arguments, const char *target,
     struct process_result result = {0};
     /* A kernel package wants an initrd to be made; the smallest program that does is enough. */
     MEMORY_OWNED char *include =
-        memory_format("--include=linux-image-cloud-amd64,tiny-initramfs,systemd-sysv,dbus,"
+        memory_format("--include=linux-image-cloud-amd64,tiny-initramfs,systemd-sysv,udev,dbus,"
                       "iproute2%s%s",
                       more != NULL ? "," : "", more != NULL ? more : "");
     const char *argv[] = {"mmdebstrap", "--variant=minbase",
