@@ -109,7 +109,7 @@ static void on_up(const struct agent_info *info, void *context)
     if (machine->is_ending) {
         return;
     }
-    loop_timer_stop(machine->timer);
+    machine->is_up = true;
     if (info->init == AGENT_INIT_RESCUE) {
         error_set(&error, ERROR_UNAVAILABLE, "the machine did not boot: %s", info->problem);
         fail(machine, &error);
@@ -177,8 +177,15 @@ static void on_late(void *context)
 {
     struct clone_machine *machine = context;
     struct error error = {0};
-    error_set(&error, ERROR_TIMEOUT, "the function's machine did not start in time");
+    error_set(&error, machine->is_up ? ERROR_UNAVAILABLE : ERROR_TIMEOUT, "%s",
+              machine->is_up ? "the function's machine started, and was not made ready in time"
+                             : "the function's machine did not start in time");
     fail(machine, &error);
+}
+
+void machine_ready(struct clone_machine *machine)
+{
+    loop_timer_stop(machine->timer);
 }
 
 static void fail_later(void *argument)

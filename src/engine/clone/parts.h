@@ -16,7 +16,7 @@
 
 enum {
     CLONE_MAKE_MS = 300000, /* until a template is there, its boot and the handler's start */
-    CLONE_START_MS = 60000, /* until a clone's agent speaks */
+    CLONE_START_MS = 60000, /* until a clone is itself */
     CLONE_INPUT_MAX = 6 << 20,
 };
 
@@ -45,6 +45,7 @@ struct clone_machine {
     struct hypervisor_vm *vm;
     struct agent *agent;
     struct loop_timer *timer;
+    bool is_up; /* its agent has spoken */
     bool is_ending;
     bool keeps_folder; /* it is a template's */
     void (*on_gone)(void *context);
@@ -56,9 +57,12 @@ struct clone_machine {
 struct clone_machine *machine_new(struct clone_service *service,
                                   const struct machine_events *events, void *context,
                                   struct error *err);
-/* `spec` with its name, folder and user filled in; on_up or on_failed follows. */
+/* `spec` with its name, folder and user filled in; on_up or on_failed follows.  Fails as TIMEOUT
+ * when machine_ready() has not been called by then. */
 void machine_start(struct clone_machine *machine, struct hypervisor_spec *spec,
                    uint64_t patience_ms);
+/* It is what it was to become; it may be silent from now on. */
+void machine_ready(struct clone_machine *machine);
 /* No event comes any more; it is killed, then freed, and its folder removed.  Accepts NULL. */
 void machine_end(struct clone_machine *machine);
 /* As it, but the folder stays, and `on_gone` is called when the VMM is no more. */

@@ -30,6 +30,7 @@ static void on_renewed(const struct error *error, const struct agent_result *res
         return;
     }
     slot->is_ready = true;
+    machine_ready(slot->machine);
     if (slot->call != NULL) {
         call_go_on(slot->call);
     }

@@ -349,6 +349,7 @@ static void begin_handler(struct template *template)
                                        .timeout_ms = CLONE_MAKE_MS};
     uint16_t ports[PORTS_MAX];
     size_t port_count = read_ports(template, ports);
+    machine_ready(template->machine); /* the program has its own time */
     agent_function_begin(template->machine->agent, &program, ports, port_count, &events, template);
     for (size_t i = 0; i < count; i++) {
         free((char *)(uintptr_t)environment[i]);
