@@ -595,7 +595,13 @@ class Verbs(unittest.TestCase):
         self.assertNotEqual(status, 0)
         self.assertIn("alias points to this version", errors)
         self.assertEqual(run("fn", "delete", "many", "2")[1], b"deleted version 2 of many\n")
-        self.assertEqual(json.loads(run("fn", "delete", "many", "-o", "json")[1]), {"deleted": "many"})
+        run("trigger", "create", "hourly", "--kind", "cron", "--schedule", "@every 1h", "--function", "many")
+        status, _, errors = run("trigger", "update", "hourly", "--batch-size", "1")  # which it has
+        self.assertEqual((status, "say what to change" in errors), (64, True), errors)
+        status, output, errors = run("fn", "delete", "many", "-o", "json")
+        self.assertEqual(json.loads(output), {"deleted": "many"})
+        self.assertEqual(errors, "trigger hourly still is for it: `blixard trigger delete hourly`, or deploy it again\n")
+        run("trigger", "delete", "hourly")
         self.assertEqual(run("fn", "get", "many")[0], 66)
 
     def test_a_project_has_things_of_its_own(self):

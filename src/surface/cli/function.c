@@ -113,6 +113,27 @@ static int parse_version(const char *text, uint64_t *ret_version, struct error *
         : error_set(err, ERROR_INVALID, "\"%.40s\" is not a version's number", text);
 }
 
+/* They stay, and call it again when it is there again: whoever did not think of them reads so. */
+static void say_triggers_of(const char *name)
+{
+    JSON_OWNED json_t *document = NULL;
+    struct error ignored = {0};
+    size_t index = 0;
+    const json_t *trigger = NULL;
+    if (request_json("GET", "/v1/triggers", NULL, &document, &ignored) < 0) {
+        return; /* that it is deleted was said */
+    }
+    json_array_foreach(json_object_get(document, "triggers"), index, trigger)
+    {
+        if (strcmp(json_text(trigger, "function"), name) == 0) {
+            fprintf(stderr,
+                    "trigger %s still is for it: `blixard trigger delete %s`, or deploy it "
+                    "again\n",
+                    json_text(trigger, "name"), json_text(trigger, "name"));
+        }
+    }
+}
+
 int verb_fn_delete(const struct arguments *arguments, struct error *err)
 {
     const char *name = arguments->words[0];
@@ -134,7 +155,9 @@ int verb_fn_delete(const struct arguments *arguments, struct error *err)
         return print_done(arguments, document, err, "deleted version %" PRIu64 " of %s", version,
                           name);
     }
-    return print_done(arguments, document, err, "deleted %s", name);
+    r = print_done(arguments, document, err, "deleted %s", name);
+    say_triggers_of(name);
+    return r;
 }
 
 /* ---- Invoking ---- */

@@ -299,7 +299,13 @@ int verb_trigger_update(const struct arguments *arguments, struct error *err)
         }
     }
     json_object_set(spec, "settings", json_object_get(now, "settings"));
+    json_object_set_new(spec, "name", json_string(arguments->words[0]));
+    JSON_OWNED json_t *before = json_deep_copy(spec);
     r = read_spec(arguments, spec, err);
+    if (r == 0 && json_equal(spec, before)) {
+        return error_set(err, ERROR_INVALID,
+                         "that is what it is: say what to change, for example --batch-size 10");
+    }
     r = r < 0 ? r : request_send("PUT", target, spec, &document, err);
     return r < 0 ? r : print_done(arguments, document, err, "%s is changed", arguments->words[0]);
 }
