@@ -39,12 +39,23 @@ static void print_json_event(const json_t *event, const char *label)
     free(text);
 }
 
-static int show(const char *target, enum output output, struct error *err)
+/* A machine that is gone has events still; of a name without any, NOT_FOUND is the answer. */
+static int check_name(const char *name_or_null, const json_t *events, struct error *err)
+{
+    if (name_or_null == NULL || json_array_size(events) > 0) {
+        return 0;
+    }
+    MEMORY_OWNED char *target = request_target("machines", name_or_null, "");
+    return request_json("GET", target, NULL, NULL, err);
+}
+
+static int show(const char *target, const char *name_or_null, enum output output, struct error *err)
 {
     JSON_OWNED json_t *document = NULL;
     size_t index = 0;
     json_t *event = NULL;
     int r = request_json("GET", target, NULL, &document, err);
+    r = r < 0 ? r : check_name(name_or_null, json_object_get(document, "events"), err);
     if (r < 0 || output != OUTPUT_TABLE) {
         if (r == 0) {
             print_document(document, output);
@@ -76,5 +87,5 @@ int verb_vm_events(const struct arguments *arguments, struct error *err)
     struct event_source source = {target, ""};
     return follows ? request_events_of_all(
                          &source, 1, output == OUTPUT_TABLE ? print_event : print_json_event, err)
-                   : show(target, output, err);
+                   : show(target, name, output, err);
 }
