@@ -9,6 +9,7 @@ import unittest
 
 from node import BUILD, Node
 
+ARGUMENTS = [] if "ASAN_OPTIONS" in os.environ else ["--isolation", "process"]  # what the sanitizer leaves
 FUNCTIONS = 4000  # wasm2c takes its time for so many: longer than the second after which something is shown
 
 
@@ -17,7 +18,7 @@ class Progress(unittest.TestCase):
     @classmethod
     def setUpClass(cls):
         cls.folder = pathlib.Path(cls.enterClassContext(tempfile.TemporaryDirectory(prefix="blixard-progress-")))
-        cls.node = cls.enterClassContext(Node(arguments=["--isolation", "process"]))
+        cls.node = cls.enterClassContext(Node(arguments=ARGUMENTS))
 
     def assemble(self, number):
         source, module = self.folder / "source.wat", self.folder / "module.wasm"

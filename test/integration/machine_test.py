@@ -8,6 +8,7 @@ import socket
 import struct
 import subprocess
 import tempfile
+import time
 import unittest
 import urllib.parse
 import urllib.request
@@ -219,6 +220,9 @@ class Life(Case):
         log = self.ok("vm", "logs", name)
         self.assertIn("said on the console", log)
         self.shell(name, "printf 'first\\nsecond\\nthird\\n' > /dev/ttyS0")
+        end = time.monotonic() + 60
+        while "third" not in self.ok("vm", "logs", name):  # on its way through the guest's port and the monitor
+            self.assertLess(time.monotonic(), end)
         self.assertEqual(self.ok("vm", "logs", name, "--tail", "2").splitlines(), ["second", "third"])
 
     def test_a_halted_one_is_made_and_not_started(self):

@@ -193,7 +193,7 @@ class Queues(Case):
 
     def test_all_come_again_where_what_is_said_to_have_failed_is_none_of_them(self):
         self.batch("m0", "other", "m2", "m3")
-        self.trigger("queue", {"queue": self.name}, batch_size=4)
+        self.trigger("queue", {"queue": self.name}, batch_size=4, batch_window_ms=5000)  # one alone has no list of failures
         self.until(lambda: len(self.dead()) == 4, "four dead letters")
         self.assertEqual(self.look()["delivered"], 0)
         self.assertIn("name what is no event of the batch", self.look()["last_error"])

@@ -6,12 +6,14 @@
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/buffer.h"
 #include "base/file.h"
 #include "base/log.h"
 #include "base/memory.h"
 #include "base/random.h"
+#include "base/text.h"
 
 #include "engine/image/image.h"
 #include "engine/store/store.h"
@@ -56,6 +58,9 @@ void migration_sweep(struct machine_service *service)
     while (folder != NULL && (entry = readdir(folder)) != NULL) {
         if (image_id_is_good(entry->d_name)) {
             migration_remove_archive(service, entry->d_name);
+        } else if (text_ends_with(entry->d_name,
+                                  ".tmp")) { /* file_write() was ended in the middle */
+            unlinkat(dirfd(folder), entry->d_name, 0);
         }
     }
     if (folder != NULL) {
