@@ -1,0 +1,22 @@
+#!/bin/sh
+# In each other machine, once: a copy of the first one's data, which follows it from then on.
+# usage: replica.sh PRIMARY      the replicas' password on standard input
+set -e
+read -r password
+# The machine counts as running from its first process on; systemd begins then.
+until systemctl is-system-running --wait 2>/dev/null | grep -Eq 'running|degraded'; do sleep 1; done
+systemctl stop postgresql
+chown postgres:postgres /var/lib/postgresql
+rm -rf /etc/postgresql/15/main /var/lib/postgresql/15
+pg_createcluster 15 main --start-conf auto >/dev/null
+pg_conftool 15 main set listen_addresses '*'
+pg_conftool 15 main set wal_keep_size 256MB
+echo "host replication replica samenet scram-sha-256" >>/etc/postgresql/15/main/pg_hba.conf
+echo "host all all samenet scram-sha-256" >>/etc/postgresql/15/main/pg_hba.conf
+rm -rf /var/lib/postgresql/15/main
+cd /
+umask 077
+printf '%s:5432:replication:replica:%s\n' "$1" "$password" >/var/lib/postgresql/.pgpass
+chown postgres:postgres /var/lib/postgresql/.pgpass
+runuser -u postgres -- pg_basebackup -h "$1" -U replica -w -X stream -R -D /var/lib/postgresql/15/main
+systemctl start postgresql@15-main
