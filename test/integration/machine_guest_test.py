@@ -196,7 +196,7 @@ class Guests(MachineCase):
         refused = self.refused("vm", "create", "tight", "--image", "small", "--memory", "64MiB", "--disk", "16MiB", "--strategy", "Once",
                                "--boot-timeout", "30m")
         self.assertIn("the guest's kernel panicked as it booted: ", refused)
-        self.assertIn("--memory", refused)
+        self.assertIn("`blixard vm resize --memory`", refused)
         self.assertEqual(self.json("vm", "show", "tight")["state"], "failed")
         self.ok("vm", "resize", "tight", "--memory", "128MiB")
         self.ok("vm", "start", "tight")

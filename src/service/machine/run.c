@@ -116,7 +116,7 @@ static void tell_panic(const char *why, char *ret_text, size_t size)
 {
     snprintf(ret_text, size, "the guest's kernel panicked as it booted%s%s%s",
              why[0] != '\0' ? ": " : "", why,
-             strcasestr(why, "memory") != NULL ? "; give it more with `blixard vm set --memory`"
+             strcasestr(why, "memory") != NULL ? "; give it more with `blixard vm resize --memory`"
                                                : "; see its console");
 }
 
