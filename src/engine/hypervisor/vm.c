@@ -102,8 +102,9 @@ static void describe(const struct hypervisor_vm *vm, const struct launch_exit *e
                      struct hypervisor_exit *ret_exit)
 {
     char words[sizeof(exit->text) + 2];
-    char why[PANIC_SIZE];
-    bool has_panicked = panic_since(vm->folder, &vm->boot, why);
+    char why[PANIC_SIZE] = "";
+    bool is_told = vm->has_ending ? vm->ending != HYPERVISOR_END_PANIC : vm->was_killed;
+    bool has_panicked = !is_told && panic_since(vm->folder, &vm->boot, why);
     enum hypervisor_end end = vm->has_ending ? vm->ending
         : vm->was_killed                     ? HYPERVISOR_END_KILLED
                                              : vm->found->driver->judge(exit, has_panicked);

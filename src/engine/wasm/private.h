@@ -191,8 +191,10 @@ void translate_order(struct buffer *source);
 /* glue.c for a module. */
 void translate_glue(const struct wasm_module_info *info, struct buffer *ret_glue);
 
-/* Each access to memory checked by itself: where there are several memories. */
+/* Sizes of memories by their pages: 4 GiB is one more than 32 bits hold. */
 void translate_memory_size(struct buffer *source);
+
+/* Each access to memory checked by itself: where there are several memories. */
 void translate_memory_checks(struct buffer *source);
 
 /* A module of which anything may be called: wasm2c's name for it; what it declares, where it has

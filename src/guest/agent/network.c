@@ -435,18 +435,21 @@ static int sweep_once(int fd, struct sweep *sweep, bool is_of_routes)
 }
 
 /* Until none is left, or only such as do not go. */
+static int sweep_all(int fd, struct sweep *sweep, bool is_of_routes)
+{
+    int gone = 0;
+    do {
+        gone = sweep_once(fd, sweep, is_of_routes);
+    } while (gone > 0);
+    return gone;
+}
+
 static int sweep_stale(int fd, int index, const struct plan *plan)
 {
     static struct sweep sweep;
-    int gone = 0;
     sweep = (struct sweep){.index = index, .plan = plan};
-    do {
-        gone = sweep_once(fd, &sweep, true);
-    } while (gone > 0);
-    while (gone == 0 && (gone = sweep_once(fd, &sweep, false)) > 0) {
-        gone = 0;
-    }
-    return gone;
+    int r = sweep_all(fd, &sweep, true);
+    return r < 0 ? r : sweep_all(fd, &sweep, false);
 }
 
 static int set_interface(int fd, struct agent_reader reader, struct error *err)

@@ -45,8 +45,9 @@ void wasm_rt_free(void)
 {
 }
 
-/* ---- Memory: `size` is not used (engine/wasm/translate.c), it has room for less than 4 GiB ----
- */
+/* ---- Memory ---- */
+
+/* `size` has room for less than 4 GiB and is not used: see engine/wasm/translate.c. */
 
 enum { SHARE_PAGES = 4096 }; /* of several memories: 256 MiB each */
 

@@ -384,22 +384,15 @@ void kv_delete(struct kv_service *service, const char *project, const char *key,
 
 /* ---- Sweeping ---- */
 
-static bool count_row(sqlite3_stmt *row, void *context)
-{
-    unsigned *count = context;
-    (void)row;
-    (*count)++;
-    return true;
-}
-
 /* How many rows could go, as far as one command takes them. */
-static unsigned count_expired(struct kv_service *service)
+static uint64_t count_expired(struct kv_service *service)
 {
-    unsigned count = 0;
+    uint64_t count = 0;
     struct error ignored = {0};
-    int r = store_query(service->options.store, &ignored, count_row, &count, "SELECT key " EXPIRED,
-                        "utu", now_of(service), "", (uint64_t)KV_SWEEP);
-    return r < 0 ? 0 : count;
+    store_query(service->options.store, &ignored, store_take_u64, &count,
+                "SELECT count(*) FROM (SELECT key " EXPIRED ")", "utu", now_of(service), "",
+                (uint64_t)KV_SWEEP);
+    return count;
 }
 
 static void on_swept(const struct error *error, uint64_t index, void *context)
@@ -424,7 +417,7 @@ static void on_sweep_timer(void *context)
     if (!status.is_leader || service->is_sweeping || store_schema_now(service->options.store) < 4) {
         return;
     }
-    unsigned count = count_expired(service);
+    uint64_t count = count_expired(service);
     if (count > 0) {
         struct store_command *command = store_command_new();
         add_sweep(command, "", now_of(service));
