@@ -286,8 +286,8 @@ static void print_own_view(const char *name)
     BUFFER_OWNED struct buffer target = {0};
     JSON_OWNED json_t *node = NULL;
     struct error problem = {0};
-    buffer_append_string(&target, "/v1/node?node=");
-    http_percent_encode(&target, text_of(name, strlen(name)));
+    buffer_append_string(&target, "/v1/node");
+    request_add_query(&target, "node", name);
     if (request_json("GET", buffer_string(&target), NULL, &node, &problem) < 0) {
         print_flush();
         fprintf(stderr, "blixard: what %s says of itself is not known: %s\n", name, problem.text);

@@ -164,16 +164,6 @@ int verb_stream_append(const struct arguments *arguments, struct error *err)
 
 /* ---- Reading ---- */
 
-static void add_query(struct buffer *target, const struct arguments *arguments, const char *name)
-{
-    const char *value = flag_value(arguments, name);
-    if (value != NULL) {
-        buffer_append_format(
-            target, "%c%s=", memchr(target->data, '?', target->used) != NULL ? '&' : '?', name);
-        http_percent_encode(target, text_of(value, strlen(value)));
-    }
-}
-
 int verb_stream_read(const struct arguments *arguments, struct error *err)
 {
     static const struct column columns[] = {
@@ -191,7 +181,7 @@ int verb_stream_read(const struct arguments *arguments, struct error *err)
     json_t *record = NULL;
     buffer_append_string(&target, path);
     for (size_t i = 0; i < COUNT(names); i++) {
-        add_query(&target, arguments, names[i]);
+        request_add_query(&target, names[i], flag_value(arguments, names[i]));
     }
     int r = get(arguments, buffer_string(&target), &document, &output, err);
     if (r < 0 || output != OUTPUT_TABLE) {

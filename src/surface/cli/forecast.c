@@ -7,7 +7,6 @@
 
 #include "base/buffer.h"
 #include "base/error.h"
-#include "base/http/http.h"
 #include "base/json.h"
 #include "base/memory.h"
 #include "base/text.h"
@@ -125,13 +124,9 @@ static int show(const struct arguments *arguments, const char *path, const char 
     JSON_OWNED json_t *forecast = NULL;
     enum output output = OUTPUT_TABLE;
     const char *hours = flag_value(arguments, "hours");
-    buffer_append_format(&target, "%s%chours=", path, strchr(path, '?') != NULL ? '&' : '?');
-    hours = hours != NULL ? hours : "24";
-    http_percent_encode(&target, text_of(hours, strlen(hours)));
-    if (node != NULL) {
-        buffer_append_string(&target, "&node=");
-        http_percent_encode(&target, text_of(node, strlen(node)));
-    }
+    buffer_append_string(&target, path);
+    request_add_query(&target, "hours", hours != NULL ? hours : "24");
+    request_add_query(&target, "node", node);
     int r = output_of(arguments, &output, err);
     r = r < 0 ? r : request_json("GET", buffer_string(&target), NULL, &forecast, err);
     if (r < 0) {

@@ -256,10 +256,7 @@ int verb_fn_invoke(const struct arguments *arguments, struct error *err)
     BUFFER_OWNED struct buffer rest = {0};
     const char *node = flag_value(arguments, "node");
     buffer_append_string(&rest, "/invocations");
-    if (node != NULL) {
-        buffer_append_string(&rest, "?node=");
-        http_percent_encode(&rest, text_of(node, strlen(node)));
-    }
+    request_add_query(&rest, "node", node);
     MEMORY_OWNED char *target =
         request_target("functions", arguments->words[0], buffer_string(&rest));
     const char *header = flag_value(arguments, "header");

@@ -11,7 +11,6 @@
 
 #include "base/buffer.h"
 #include "base/file.h"
-#include "base/http/http.h"
 #include "base/json.h"
 #include "base/memory.h"
 #include "base/process.h"
@@ -475,16 +474,12 @@ static int print_parts(const struct arguments *arguments, const json_t *result, 
 
 int verb_image_verify(const struct arguments *arguments, struct error *err)
 {
-    const char *node = flag_value(arguments, "node");
     JSON_OWNED json_t *body = json_object();
     JSON_OWNED json_t *begun = NULL;
     JSON_OWNED json_t *operation = NULL;
     BUFFER_OWNED struct buffer target = {0};
     buffer_append_string(&target, "/v1/images/verify");
-    if (node != NULL) {
-        buffer_append_string(&target, "?node=");
-        http_percent_encode(&target, text_of(node, strlen(node)));
-    }
+    request_add_query(&target, "node", flag_value(arguments, "node"));
     if (arguments->word_count > 0) {
         json_object_set_new(body, "image", json_string(arguments->words[0]));
     }

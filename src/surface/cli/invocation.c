@@ -2,7 +2,6 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "base/http/http.h"
 #include "base/json.h"
 #include "base/memory.h"
 #include "base/text.h"
@@ -173,20 +172,11 @@ int verb_invocation_list(const struct arguments *arguments, struct error *err)
     JSON_OWNED json_t *document = NULL;
     BUFFER_OWNED struct buffer target = {0};
     enum output output = OUTPUT_TABLE;
-    const char *const values[][2] = {
-        {"function", arguments->word_count > 0 ? arguments->words[0] : NULL},
-        {"state", flag_value(arguments, "state")},
-        {"dead", flag_value(arguments, "dead") != NULL ? "true" : NULL},
-        {"count", flag_value(arguments, "count")},
-    };
-    buffer_append_string(&target, "/v1/invocations?");
-    for (size_t i = 0; i < COUNT(values); i++) {
-        if (values[i][1] != NULL) {
-            buffer_append_format(&target, "%s=", values[i][0]);
-            http_percent_encode(&target, text_of(values[i][1], strlen(values[i][1])));
-            buffer_append_string(&target, "&");
-        }
-    }
+    buffer_append_string(&target, "/v1/invocations");
+    request_add_query(&target, "function", arguments->word_count > 0 ? arguments->words[0] : NULL);
+    request_add_query(&target, "state", flag_value(arguments, "state"));
+    request_add_query(&target, "dead", flag_value(arguments, "dead") != NULL ? "true" : NULL);
+    request_add_query(&target, "count", flag_value(arguments, "count"));
     int r = output_of(arguments, &output, err);
     r = r < 0 ? r : request_json("GET", buffer_string(&target), NULL, &document, err);
     if (r == 0 && output == OUTPUT_TABLE) {
@@ -291,8 +281,8 @@ static int redrive_all(const struct arguments *arguments, const char *function, 
     JSON_OWNED json_t *list = NULL;
     BUFFER_OWNED struct buffer target = {0};
     unsigned count = 0;
-    buffer_append_string(&target, "/v1/invocations?dead=true&count=1000&function=");
-    http_percent_encode(&target, text_of(function, strlen(function)));
+    buffer_append_string(&target, "/v1/invocations?dead=true&count=1000");
+    request_add_query(&target, "function", function);
     int r = request_json("GET", buffer_string(&target), NULL, &list, err);
     const json_t *invocations = json_object_get(list, "invocations");
     for (size_t i = 0; r == 0 && i < json_array_size(invocations); i++) {

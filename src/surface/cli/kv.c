@@ -15,24 +15,6 @@
 
 enum { VALUE_MAX = 1 << 20, PAGE = 1000 }; /* the node says what its limit is */
 
-static void add_query(struct buffer *target, const char *name, const char *value)
-{
-    bool has_query = memchr(target->data, '?', target->used) != NULL;
-    buffer_append_byte(target, has_query ? '&' : '?');
-    buffer_append_string(target, name);
-    buffer_append_byte(target, '=');
-    http_percent_encode(target, text_of(value, strlen(value)));
-}
-
-static void add_flag(struct buffer *target, const struct arguments *arguments, const char *flag,
-                     const char *name)
-{
-    const char *value = flag_value(arguments, flag);
-    if (value != NULL) {
-        add_query(target, name, value[0] != '\0' ? value : "true");
-    }
-}
-
 static void begin_target(struct buffer *target, const struct arguments *arguments)
 {
     const char *key = arguments->words[0];
@@ -51,9 +33,8 @@ int verb_kv_get(const struct arguments *arguments, struct error *err)
     enum output output = OUTPUT_TABLE;
     BUFFER_OWNED struct buffer target = {0};
     begin_target(&target, arguments);
-    if (flag_value(arguments, "linearizable") != NULL) {
-        add_query(&target, "consistency", "linearizable");
-    }
+    request_add_query(&target, "consistency",
+                      flag_value(arguments, "linearizable") != NULL ? "linearizable" : NULL);
     int r = output_of(arguments, &output, err);
     if (r < 0) {
         return r;
@@ -63,7 +44,7 @@ int verb_kv_get(const struct arguments *arguments, struct error *err)
         return request("GET", buffer_string(&target), NULL, NULL, 0, &answer, err);
     }
     JSON_OWNED json_t *document = NULL;
-    add_query(&target, "format", "json");
+    request_add_query(&target, "format", "json");
     r = request_json("GET", buffer_string(&target), NULL, &document, err);
     if (r == 0) {
         print_document(document, output);
@@ -102,9 +83,10 @@ int verb_kv_set(const struct arguments *arguments, struct error *err)
         return r;
     }
     begin_target(&target, arguments);
-    add_flag(&target, arguments, "ttl", "ttl");
-    add_flag(&target, arguments, "if-revision", "if_revision");
-    add_flag(&target, arguments, "if-absent", "if_absent");
+    request_add_query(&target, "ttl", flag_value(arguments, "ttl"));
+    request_add_query(&target, "if_revision", flag_value(arguments, "if-revision"));
+    request_add_query(&target, "if_absent",
+                      flag_value(arguments, "if-absent") != NULL ? "true" : NULL);
     r = request("PUT", buffer_string(&target), NULL, buffer_string(&value), value.used, &answer,
                 err);
     r = r < 0 ? r : json_read(answer.body.data, answer.body.used, &document, err);
@@ -118,7 +100,7 @@ int verb_kv_delete(const struct arguments *arguments, struct error *err)
 {
     BUFFER_OWNED struct buffer target = {0};
     begin_target(&target, arguments);
-    add_flag(&target, arguments, "if-revision", "if_revision");
+    request_add_query(&target, "if_revision", flag_value(arguments, "if-revision"));
     int r = request_json("DELETE", buffer_string(&target), NULL, NULL, err);
     if (r < 0) {
         return r;
@@ -138,8 +120,9 @@ static int collect(const struct arguments *arguments, uint64_t wanted, json_t *a
         JSON_OWNED json_t *page = NULL;
         uint64_t left = wanted - json_array_size(all);
         buffer_append_format(&target, "/v1/kv?limit=%" PRIu64, left < PAGE ? left : PAGE);
-        add_query(&target, "prefix", arguments->word_count > 0 ? arguments->words[0] : "");
-        add_query(&target, "after", after);
+        request_add_query(&target, "prefix",
+                          arguments->word_count > 0 ? arguments->words[0] : NULL);
+        request_add_query(&target, "after", after);
         int r = request_json("GET", buffer_string(&target), NULL, &page, err);
         if (r < 0) {
             return r;

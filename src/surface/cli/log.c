@@ -6,7 +6,6 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "base/http/http.h"
 #include "base/json.h"
 #include "base/memory.h"
 #include "base/text.h"
@@ -23,18 +22,11 @@ struct wanted {
 static char *target_of(const struct wanted *wanted, const char *node, bool follow)
 {
     BUFFER_OWNED struct buffer target = {0};
-    buffer_append_string(&target, "/v1/functions/");
-    http_percent_encode(&target, text_of(wanted->function, strlen(wanted->function)));
-    if (wanted->trace != NULL) {
-        buffer_append_string(&target, "/logs?trace=");
-        http_percent_encode(&target, text_of(wanted->trace, strlen(wanted->trace)));
-        buffer_append_string(&target, "&");
-    } else {
-        buffer_append_string(&target, "/logs?");
-    }
-    buffer_append_format(&target, "tail=%" PRIu64 "%s&node=", wanted->tail,
-                         follow ? "&follow=true" : "");
-    http_percent_encode(&target, text_of(node, strlen(node)));
+    MEMORY_OWNED char *path = request_target("functions", wanted->function, "/logs");
+    buffer_append_format(&target, "%s?tail=%" PRIu64, path, wanted->tail);
+    request_add_query(&target, "trace", wanted->trace);
+    request_add_query(&target, "follow", follow ? "true" : NULL);
+    request_add_query(&target, "node", node);
     return buffer_take(&target);
 }
 

@@ -2,7 +2,6 @@
 #include <string.h>
 
 #include "base/buffer.h"
-#include "base/http/http.h"
 #include "base/json.h"
 #include "base/memory.h"
 #include "base/text.h"
@@ -146,8 +145,8 @@ static int fetch_there(const char *name, const char *path, const char *flake, st
     if (r < 0 || node[0] == '\0') {
         return r;
     }
-    buffer_append_string(&target, "/v1/store/copies?node=");
-    http_percent_encode(&target, text_of(node, strlen(node)));
+    buffer_append_string(&target, "/v1/store/copies");
+    request_add_query(&target, "node", node);
     r = request_send("POST", buffer_string(&target), body, &reference, err);
     const char *operation = json_text(reference, "operation");
     return r < 0 ? r : operation_wait_for(operation, NULL, err);

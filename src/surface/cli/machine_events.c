@@ -2,7 +2,6 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "base/http/http.h"
 #include "base/json.h"
 #include "base/memory.h"
 #include "base/text.h"
@@ -12,12 +11,9 @@
 static char *target_of(const char *machine_or_null, uint64_t tail, bool follows)
 {
     BUFFER_OWNED struct buffer target = {0};
-    buffer_append_format(&target, "/v1/machine-events?tail=%llu%s", (unsigned long long)tail,
-                         follows ? "&follow=true" : "");
-    if (machine_or_null != NULL) {
-        buffer_append_string(&target, "&machine=");
-        http_percent_encode(&target, text_of(machine_or_null, strlen(machine_or_null)));
-    }
+    buffer_append_format(&target, "/v1/machine-events?tail=%llu", (unsigned long long)tail);
+    request_add_query(&target, "follow", follows ? "true" : NULL);
+    request_add_query(&target, "machine", machine_or_null);
     return buffer_take(&target);
 }
 

@@ -9,7 +9,6 @@
 
 #include "base/buffer.h"
 #include "base/clock.h"
-#include "base/http/http.h"
 #include "base/json.h"
 #include "base/memory.h"
 #include "base/text.h"
@@ -31,8 +30,8 @@ static int ask(const char *node, void *context, struct error *err)
     const struct look *look = context;
     JSON_OWNED json_t *document = NULL;
     BUFFER_OWNED struct buffer target = {0};
-    buffer_append_string(&target, "/v1/machine-usage?node=");
-    http_percent_encode(&target, text_of(node, strlen(node)));
+    buffer_append_string(&target, "/v1/machine-usage");
+    request_add_query(&target, "node", node);
     int r = request_json("GET", buffer_string(&target), NULL, &document, err);
     if (r < 0) {
         return r;

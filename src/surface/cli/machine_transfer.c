@@ -4,7 +4,6 @@
 #include <unistd.h>
 
 #include "base/buffer.h"
-#include "base/http/http.h"
 #include "base/json.h"
 #include "base/memory.h"
 #include "base/text.h"
@@ -40,12 +39,8 @@ int verb_vm_export(const struct arguments *arguments, struct error *err)
 static char *with_node(const struct arguments *arguments, const char *path)
 {
     BUFFER_OWNED struct buffer target = {0};
-    const char *node = flag_value(arguments, "node");
     buffer_append_string(&target, path);
-    if (node != NULL) {
-        buffer_append_string(&target, "?node=");
-        http_percent_encode(&target, text_of(node, strlen(node)));
-    }
+    request_add_query(&target, "node", flag_value(arguments, "node"));
     return buffer_take(&target);
 }
 

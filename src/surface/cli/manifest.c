@@ -12,7 +12,6 @@
 #include "base/error.h"
 #include "base/file.h"
 #include "base/hash.h"
-#include "base/http/http.h"
 #include "base/json.h"
 #include "base/memory.h"
 #include "base/text.h"
@@ -627,8 +626,7 @@ int verb_export(const struct arguments *arguments, struct error *err)
     static const char *const keys[] = {"kind", "name"};
     buffer_append_string(&target, "/v1/manifests");
     for (unsigned i = 0; i < arguments->word_count; i++) {
-        buffer_append_format(&target, "%c%s=", i == 0 ? '?' : '&', keys[i]);
-        http_percent_encode(&target, text_of(arguments->words[i], strlen(arguments->words[i])));
+        request_add_query(&target, keys[i], arguments->words[i]);
     }
     int r = output_of(arguments, &output, err);
     r = r < 0 ? r : request_json("GET", buffer_string(&target), NULL, &document, err);

@@ -2,7 +2,6 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "base/http/http.h"
 #include "base/json.h"
 #include "base/memory.h"
 #include "base/text.h"
@@ -289,12 +288,6 @@ int verb_security_group_allow(const struct arguments *arguments, struct error *e
         : print_done(arguments, group, err, "security group %s allows it", arguments->words[0]);
 }
 
-static void add_query(struct buffer *target, char before, const char *key, const char *value)
-{
-    buffer_append_format(target, "%c%s=", before, key);
-    http_percent_encode(target, text_of(value, strlen(value)));
-}
-
 int verb_security_group_revoke(const struct arguments *arguments, struct error *err)
 {
     const char *direction = NULL;
@@ -305,9 +298,9 @@ int verb_security_group_revoke(const struct arguments *arguments, struct error *
     for (unsigned i = 1; i < arguments->word_count && r == 0; i++) {
         BUFFER_OWNED struct buffer target = {0};
         buffer_append_string(&target, path);
-        add_query(&target, '?', "allow", arguments->words[i]);
-        add_query(&target, '&', "direction", direction);
-        add_query(&target, '&', "peer", peer);
+        request_add_query(&target, "allow", arguments->words[i]);
+        request_add_query(&target, "direction", direction);
+        request_add_query(&target, "peer", peer);
         json_decref(group);
         group = NULL;
         r = request_json("DELETE", buffer_string(&target), NULL, &group, err);

@@ -174,6 +174,9 @@ int request_send(const char *method, const char *target, const json_t *body, jso
 /* "/v1/FOLDER/NAME" + rest, the name encoded; the caller's. */
 char *request_target(const char *folder, const char *name, const char *rest);
 
+/* Behind the `?` of a target: NAME=VALUE, the value encoded; NULL: nothing. */
+void request_add_query(struct buffer *target, const char *name, const char *value_or_null);
+
 /* A problem document as an error of its kind. */
 int request_take_problem(const struct answer *answer, struct error *err);
 

@@ -307,3 +307,12 @@ char *request_target(const char *folder, const char *name, const char *rest)
     buffer_append_string(&target, rest);
     return buffer_take(&target);
 }
+
+void request_add_query(struct buffer *target, const char *name, const char *value_or_null)
+{
+    if (value_or_null != NULL) {
+        bool is_first = strchr(buffer_string(target), '?') == NULL;
+        buffer_append_format(target, "%c%s=", is_first ? '?' : '&', name);
+        http_percent_encode(target, text_of(value_or_null, strlen(value_or_null)));
+    }
+}

@@ -17,21 +17,12 @@ enum { HASH_CHARS = 32 };
 
 /* ---- Targets ---- */
 
-static void add_query(struct buffer *target, const char *name, const char *value)
-{
-    if (value != NULL) {
-        bool is_first = strchr(buffer_string(target), '?') == NULL;
-        buffer_append_format(target, "%s%s=", is_first ? "?" : "&", name);
-        http_percent_encode(target, text_of(value, strlen(value)));
-    }
-}
-
 /* "/v1/store/" + rest, at the node that `flag` names. */
 static void write_target(struct buffer *target, const struct arguments *arguments, const char *rest,
                          const char *flag)
 {
     buffer_append_format(target, "/v1/store/%s", rest);
-    add_query(target, "node", flag_value(arguments, flag));
+    request_add_query(target, "node", flag_value(arguments, flag));
 }
 
 /* HASH-NAME: the folder is the node's to know. */
@@ -58,9 +49,9 @@ int verb_store_list(const struct arguments *arguments, struct error *err)
     };
     BUFFER_OWNED struct buffer target = {0};
     write_target(&target, arguments, "paths", "node");
-    add_query(&target, "match", flag_value(arguments, "match"));
-    add_query(&target, "limit", flag_value(arguments, "limit"));
-    add_query(&target, "after", flag_value(arguments, "after"));
+    request_add_query(&target, "match", flag_value(arguments, "match"));
+    request_add_query(&target, "limit", flag_value(arguments, "limit"));
+    request_add_query(&target, "after", flag_value(arguments, "after"));
     return print_target(arguments, buffer_string(&target), "paths", columns, COUNT(columns), err);
 }
 

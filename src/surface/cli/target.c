@@ -5,7 +5,6 @@
 
 #include "base/buffer.h"
 #include "base/file.h"
-#include "base/http/http.h"
 #include "base/memory.h"
 #include "base/stream/tls.h"
 #include "base/text.h"
@@ -43,9 +42,8 @@ char *target_path(const char *path)
     const char *project =
         flags.project != NULL ? flags.project : from_environment("BLIXARD_PROJECT");
     buffer_append_string(&text, path);
-    if (project != NULL && text_starts_with(path, "/v1/")) {
-        buffer_append_string(&text, strchr(path, '?') != NULL ? "&project=" : "?project=");
-        http_percent_encode(&text, text_of(project, strlen(project)));
+    if (text_starts_with(path, "/v1/")) {
+        request_add_query(&text, "project", project);
     }
     return buffer_take(&text);
 }

@@ -8,7 +8,6 @@
 #include <sys/ioctl.h>
 #include <unistd.h>
 
-#include "base/http/http.h"
 #include "base/json.h"
 #include "base/memory.h"
 #include "base/text.h"
@@ -48,8 +47,7 @@ static int ask(const char *node, void *context, struct error *err)
     BUFFER_OWNED struct buffer target = {0};
     JSON_OWNED json_t *document = NULL;
     buffer_append_string(&target, asking->path);
-    buffer_append_string(&target, strchr(asking->path, '?') != NULL ? "&node=" : "?node=");
-    http_percent_encode(&target, text_of(node, strlen(node)));
+    request_add_query(&target, "node", node);
     int r = request_json("GET", buffer_string(&target), NULL, &document, err);
     if (r == -ERROR_NOT_FOUND && asking->may_be_absent) {
         return 0;
@@ -83,17 +81,6 @@ static json_t **sort(const json_t *rows)
 }
 
 /* ---- The list ---- */
-
-static void add_flag(const struct arguments *arguments, const char *flag, const char *parameter,
-                     struct buffer *path)
-{
-    const char *value = flag_value(arguments, flag);
-    if (value != NULL) {
-        buffer_append_format(path, "%c%s=", strchr(buffer_string(path), '?') != NULL ? '&' : '?',
-                             parameter);
-        http_percent_encode(path, text_of(value, strlen(value)));
-    }
-}
 
 static json_t *find_trace(const json_t *traces, const char *id)
 {
@@ -158,11 +145,11 @@ static int list(const struct arguments *arguments, json_t **ret_traces, struct e
         return error_set(err, ERROR_INVALID, "--count %.40s is not a number above 0", count);
     }
     buffer_append_string(&path, "/v1/traces");
-    add_flag(arguments, "function", "function", &path);
-    add_flag(arguments, "errors", "errors", &path);
-    add_flag(arguments, "slower-than", "slower_than", &path);
-    add_flag(arguments, "since", "since", &path);
-    add_flag(arguments, "count", "count", &path);
+    request_add_query(&path, "function", flag_value(arguments, "function"));
+    request_add_query(&path, "errors", flag_value(arguments, "errors"));
+    request_add_query(&path, "slower_than", flag_value(arguments, "slower-than"));
+    request_add_query(&path, "since", flag_value(arguments, "since"));
+    request_add_query(&path, "count", count);
     struct asking asking = {.list = "traces", .rows = rows};
     int r = everywhere_nodes(flag_value(arguments, "node"), &names, err);
     if (r == 0) {
@@ -414,13 +401,10 @@ int verb_trace_show(const struct arguments *arguments, struct error *err)
     if (r < 0) {
         return r;
     }
-    BUFFER_OWNED struct buffer path = {0};
-    buffer_append_string(&path, "/v1/traces/");
-    http_percent_encode(&path, text_of(wanted, strlen(wanted)));
-    struct asking asking = {.list = "spans", .rows = rows, .may_be_absent = node == NULL};
-    asking.path = buffer_take(&path);
+    MEMORY_OWNED char *path = request_target("traces", wanted, "");
+    struct asking asking = {
+        .path = path, .list = "spans", .rows = rows, .may_be_absent = node == NULL};
     r = everywhere_ask(names, ask, &asking, err);
-    free(asking.path);
     if (r == 0 && json_array_size(rows) == 0) {
         return error_set(err, ERROR_NOT_FOUND,
                          "nothing is kept of trace %.40s: it was not sampled, neither failed nor "

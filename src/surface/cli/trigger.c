@@ -5,7 +5,6 @@
 #include <string.h>
 
 #include "base/file.h"
-#include "base/http/http.h"
 #include "base/json.h"
 #include "base/memory.h"
 #include "base/text.h"
@@ -513,13 +512,9 @@ int verb_trigger_test(const struct arguments *arguments, struct error *err)
     JSON_OWNED json_t *document = NULL;
     enum output output = OUTPUT_TABLE;
     bool delivers = flag_value(arguments, "no-deliver") == NULL;
-    const char *path = flag_value(arguments, "path");
     BUFFER_OWNED struct buffer rest = {0};
     buffer_append_format(&rest, "/test?deliver=%s", delivers ? "true" : "false");
-    if (path != NULL) {
-        buffer_append_string(&rest, "&path=");
-        http_percent_encode(&rest, text_of(path, strlen(path)));
-    }
+    request_add_query(&rest, "path", flag_value(arguments, "path"));
     MEMORY_OWNED char *target =
         request_target("triggers", arguments->words[0], buffer_string(&rest));
     int r = output_of(arguments, &output, err);

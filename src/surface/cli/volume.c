@@ -59,10 +59,7 @@ static int create(const struct arguments *arguments, json_t *body, const char *n
     BUFFER_OWNED struct buffer target = {0};
     const char *name = json_string_value(json_object_get(body, "name"));
     buffer_append_string(&target, "/v1/volumes");
-    if (node != NULL) {
-        buffer_append_string(&target, "?node=");
-        http_percent_encode(&target, text_of(node, strlen(node)));
-    }
+    request_add_query(&target, "node", node);
     int r = request_send("POST", buffer_string(&target), body, &reference, err);
     return r < 0 ? r : finish(arguments, reference, name, "is there", err);
 }
