@@ -344,21 +344,37 @@ bool pool_next(struct pool *pool, uint64_t now_ms, struct pool_effect *ret_effec
     return next_orphan(pool, ret_effect) || next_end_runner(pool, ret_effect);
 }
 
+/* Since when a call has waited that one more runner would help; UINT64_MAX: there is none. */
+static uint64_t waiting_since_ms(const struct pool *pool)
+{
+    uint64_t since_ms = UINT64_MAX;
+    LIST_EACH(node, &pool->ring)
+    {
+        const struct pool_call *call =
+            pool_function_head(LIST_ITEM(node, struct pool_function, ring_link));
+        if (!pool_image_is_full(call->image) && call->arrived_ms < since_ms) {
+            since_ms = call->arrived_ms;
+        }
+    }
+    return since_ms;
+}
+
 /* When pool_bring_image() would start a runner that it does not start now. */
 static uint64_t start_wake_ms(const struct pool *pool)
 {
-    const struct pool_function *first = LIST_FIRST(&pool->ring, struct pool_function, ring_link);
-    if (runner_to_start(pool) < 0) {
+    if (runner_to_start(pool) < 0 ||
+        (pool->alive > 0 && (pool_has_room(pool) || pool_is_full(pool)))) {
         return UINT64_MAX;
     }
+    uint64_t since_ms = waiting_since_ms(pool);
     if (pool->alive == 0) {
-        bool is_wanted = first != NULL || !list_is_empty(&pool->prepares);
+        bool is_wanted = since_ms != UINT64_MAX || !list_is_empty(&pool->prepares);
         return is_wanted ? pool->start_not_before_ms : UINT64_MAX;
     }
-    if (first == NULL || pool_has_room(pool)) {
+    if (since_ms == UINT64_MAX) {
         return UINT64_MAX;
     }
-    uint64_t grow_ms = pool_function_head(first)->arrived_ms + POOL_GROW_MS;
+    uint64_t grow_ms = since_ms + POOL_GROW_MS;
     return grow_ms > pool->start_not_before_ms ? grow_ms : pool->start_not_before_ms;
 }
 

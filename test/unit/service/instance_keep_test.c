@@ -60,6 +60,30 @@ TEST(instance_keep, instances_max_holds_and_calls_wait_for_one_of_them)
     world_free(world);
 }
 
+/* One more runner would not help them: nobody wakes for it again and again. */
+TEST(instance_keep, calls_at_a_bound_while_all_slots_are_busy_wait_for_an_end)
+{
+    struct world *world = world_new(4, 2);
+    struct pool_settings settings = {.instances_max = 4};
+    struct call *calls[5];
+    for (unsigned i = 0; i < 5; i++) {
+        calls[i] = call_with(world, 1, settings);
+    }
+    advance(world, POOL_GROW_MS);
+    EXPECT(calls[4]->state == CALL_WAITING && world->starts == 1);
+    struct call *other = call_function(world, 2); /* it would help this one, behind them */
+    EXPECT(pool_wake_ms(world->pool) == world->now_ms + POOL_GROW_MS);
+    pool_set_instances_max(world->pool, 4); /* but not beyond the quota */
+    advance(world, POOL_GROW_MS);
+    EXPECT(other->state == CALL_WAITING && world->starts == 1);
+    pool_set_instances_max(world->pool, 5);
+    pump(world);
+    EXPECT(other->state == CALL_RUNNING && world->starts == 2);
+    finish(world, calls[0]);
+    EXPECT(calls[4]->state == CALL_RUNNING);
+    world_free(world);
+}
+
 TEST(instance_keep, without_calls_for_idle_ms_nothing_is_kept)
 {
     struct world *world = world_new(4, 1);

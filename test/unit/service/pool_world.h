@@ -267,6 +267,7 @@ static inline void advance(struct world *world, uint64_t ms)
     world->now_ms += ms;
     pool_tick(world->pool, world->now_ms);
     pump(world);
+    EXPECT(pool_wake_ms(world->pool) > world->now_ms); /* else the loop would do nothing else */
 }
 
 #endif
