@@ -13,7 +13,7 @@ from node import BUILD, Node
 from ports import free_port
 
 SECONDS = 60
-# Tells what it gets; a body with "poison" fails, "slow" takes its time; of a batch, "part" is said to have failed; with "other", one that is not there.
+# Tells what it gets; a body with "poison" fails, "busy" is not taken now, "slow" takes its time; of a batch, "part" is said to have failed; with "other", one that is not there.
 SOURCE = r"""
 #include <stdio.h>
 #include <stdlib.h>
@@ -53,6 +53,10 @@ int main(void)
     }
     if (strstr(body, "poison") != NULL) {
         puts("Status: 500\n");
+        return 0;
+    }
+    if (strstr(body, "busy") != NULL) {
+        puts("Status: 503\n");
         return 0;
     }
     if (body[0] == '[') {
@@ -144,6 +148,18 @@ class Queues(Case):
         self.until(lambda: self.node.json(f"/v1/queues/{self.name}-dead")["depth"] == 1, "a dead letter")
         self.until(lambda: len(self.got()) >= 4, "the one that was sent later")
         self.assertEqual(sorted(g[3] for g in self.got()), ["fine", "poison", "poison", "poison"])
+
+    def test_what_its_function_does_not_take_now_is_no_dead_letter(self):
+        self.cli("queue", "create", f"{self.name}-dead")
+        self.cli("queue", "create", self.name, "--dead-letter", f"{self.name}-dead", "--max-receives", "1")
+        self.trigger("queue", {"queue": self.name})
+        self.cli("queue", "send", self.name, "--data", "busy")
+        self.until(lambda: len(self.got()) >= 2, "the call, again")
+        self.cli("trigger", "pause", self.name)
+        self.until(lambda: self.node.json(f"/v1/queues/{self.name}")["in_flight"] == 0, "the message, given back")
+        queue = self.node.json(f"/v1/queues/{self.name}")
+        self.assertEqual((queue["depth"], queue["died"]), (1, 0))
+        self.assertEqual([m["receives"] for m in json.loads(self.cli("queue", "messages", self.name, "--output", "json"))["messages"]], [0])
 
     def test_poison_without_dead_letters_is_not_all_that_is_done(self):
         self.cli("queue", "create", self.name)

@@ -203,6 +203,7 @@ void queue_receive_free(struct queue_receive *receive);
 enum queue_settling {
     QUEUE_ACK,    /* done with: remove it */
     QUEUE_NACK,   /* back, visible after time_ms; dead when it was received too often */
+    QUEUE_RETURN, /* back, visible after time_ms, as if this delivery had not been */
     QUEUE_EXTEND, /* hidden for time_ms from now on; at most 12 h */
 };
 void queue_settle(struct queue_service *service, const char *project, const char *name,

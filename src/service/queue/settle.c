@@ -67,14 +67,16 @@ static struct store_command *acknowledgement(const struct queue_row *row, uint64
     return command;
 }
 
+/* `receives`: how many of those that count it counts for no more. */
 static struct store_command *return_of(const struct queue_row *row, uint64_t id, uint64_t epoch,
-                                       uint64_t visible_ms)
+                                       uint64_t receives, uint64_t delay_ms, uint64_t now_ms)
 {
     struct store_command *command = store_command_new();
     store_command_add_expecting(command, ERROR_CONFLICT, stale,
-                                "UPDATE queue_message SET claimed = 0, visible_ms = ? WHERE id = ? "
-                                "AND queue = ? AND claimed = ?",
-                                "uuuu", visible_ms, id, row->number, epoch);
+                                "UPDATE queue_message SET claimed = 0, visible_ms = ?, receives = "
+                                "receives - ? WHERE id = ? AND queue = ? AND claimed = ?",
+                                "uuuuu", delay_ms > 0 ? now_ms + delay_ms : 0, receives, id,
+                                row->number, epoch);
     /* Who waits for it hears of the row. */
     store_command_add(command, "UPDATE queue SET depth = depth WHERE number = ?", "u", row->number);
     return command;
@@ -161,7 +163,9 @@ static struct store_command *command_for(struct queue_service *service, const st
     case QUEUE_NACK:
         *ret_dies = was_received_too_often(service, row, id);
         return *ret_dies ? queue_death(row, id, epoch, now_ms)
-                         : return_of(row, id, epoch, time_ms > 0 ? now_ms + time_ms : 0);
+                         : return_of(row, id, epoch, 0, time_ms, now_ms);
+    case QUEUE_RETURN:
+        return return_of(row, id, epoch, 1, time_ms, now_ms);
     case QUEUE_EXTEND:
         return extension(row, id, epoch, now_ms + time_ms);
     }
@@ -187,7 +191,7 @@ static int check(enum queue_settling settling, size_t count, uint64_t time_ms, s
     if (count == 0 || count > QUEUE_BATCH_MAX) {
         return error_set(err, ERROR_INVALID, "settle 1 to %d receipts at once", QUEUE_BATCH_MAX);
     }
-    if (settling == QUEUE_NACK && time_ms > QUEUE_HIDDEN_MAX_MS) {
+    if ((settling == QUEUE_NACK || settling == QUEUE_RETURN) && time_ms > QUEUE_HIDDEN_MAX_MS) {
         return error_set(err, ERROR_INVALID, "a delay is at most 12 hours");
     }
     if (settling == QUEUE_EXTEND && (time_ms < 1 || time_ms > QUEUE_HIDDEN_MAX_MS)) {

@@ -124,7 +124,7 @@ static void settle_answered(struct feed *feed)
 {
     settle_verdict(feed, VERDICT_ACK, QUEUE_ACK, 0);
     return_failed(feed);
-    settle_verdict(feed, VERDICT_RETURNED, QUEUE_NACK, RETURN_MS);
+    settle_verdict(feed, VERDICT_RETURNED, QUEUE_RETURN, RETURN_MS);
     LIST_EACH(node, &feed->answered)
     {
         list_remove(node);

@@ -165,7 +165,7 @@ static void settle_one(struct model *model)
     char receipt[QUEUE_RECEIPT_SIZE];
     memcpy(receipt, message->receipt, sizeof(receipt));
     uint64_t time_ms = roll(model, 2) * (1 + roll(model, 20000));
-    switch (roll(model, 3)) {
+    switch (roll(model, 4)) {
     case 0:
         EXPECT(scene_settle(&model->scene, "work", QUEUE_ACK, receipt, 0) == ERROR_NONE);
         leave(model, message);
@@ -180,6 +180,12 @@ static void settle_one(struct model *model)
             die(model, message);
         }
         break;
+    case 2:
+        EXPECT(scene_settle(&model->scene, "work", QUEUE_RETURN, receipt, time_ms) == ERROR_NONE);
+        message->receipt[0] = '\0';
+        message->visible_ms = time_ms > 0 ? scene_now_ms + time_ms : 0;
+        message->receives--;
+        break;
     default:
         EXPECT(scene_settle(&model->scene, "work", QUEUE_EXTEND, receipt, 1000) == ERROR_NONE);
         message->visible_ms = scene_now_ms + 1000;
@@ -192,7 +198,7 @@ static void settle_late(struct model *model)
 {
     if (model->old_count > 0) {
         const char *receipt = model->old[roll(model, model->old_count)];
-        enum queue_settling settling = (enum queue_settling)roll(model, 3);
+        enum queue_settling settling = (enum queue_settling)roll(model, 4);
         EXPECT(scene_settle(&model->scene, "work", settling, receipt, 1000) == ERROR_CONFLICT);
     }
 }

@@ -128,6 +128,10 @@ TEST(queue, what_was_received_too_often_is_a_dead_letter_and_can_be_brought_back
     EXPECT(scene_status(&scene, "dead").depth == 0);
     EXPECT(scene_receive(&scene, "work", 1) == 1);
     EXPECT(scene.got[0].receives == 1);
+    /* A delivery that was none leads nowhere. */
+    EXPECT(scene_settle(&scene, "work", QUEUE_RETURN, scene.got[0].receipt, 0) == ERROR_NONE);
+    EXPECT(scene_receive(&scene, "work", 1) == 1);
+    EXPECT(scene.got[0].receives == 1);
     /* Given back for the last time, it does not wait for anybody to look. */
     EXPECT(scene_settle(&scene, "work", QUEUE_NACK, scene.got[0].receipt, 0) == ERROR_NONE);
     EXPECT(scene_receive(&scene, "work", 1) == 1);
