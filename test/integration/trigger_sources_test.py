@@ -224,6 +224,15 @@ class Queues(Case):
             seen = [g[3] for g in self.got() if g[3].startswith(f"g{group}")]
             self.assertEqual(seen, sorted(seen))
 
+    def test_a_batch_has_the_first_of_each_group(self):
+        self.cli("queue", "create", self.name, "--fifo")
+        for n in range(8):
+            self.cli("queue", "send", self.name, "--data", f"m{n}", "--group", f"g{n % 4}")
+        self.trigger("queue", {"queue": self.name}, batch_size=4, batch_window_ms=5000)
+        self.until(lambda: len(self.got()) >= 2, "two batches")
+        batches = [sorted(event["subject"] + str(event.get("data")) for event in json.loads(" ".join(g[3:]))) for g in self.got()]
+        self.assertEqual(batches, [["g0m0", "g1m1", "g2m2", "g3m3"], ["g0m4", "g1m5", "g2m6", "g3m7"]])
+
     def test_what_was_under_way_at_a_kill_is_delivered_again(self):
         self.cli("queue", "create", self.name, "--visibility", "2s")
         self.trigger("queue", {"queue": self.name})

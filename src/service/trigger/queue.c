@@ -200,9 +200,10 @@ static void push(struct feed *feed, const struct queue_message *message)
     item->receives = message->receives;
     memcpy(item->receipt, message->receipt, sizeof(item->receipt));
     list_push_back(&feed->items, &item->link);
+    /* No order: of a group the queue gives one at a time, and those of many are a batch together.
+     */
     const struct trigger_push pushed = {
         .event = &event,
-        .order = message->group,
         .done = on_done,
         .context = item,
     };
