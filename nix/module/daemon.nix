@@ -93,6 +93,7 @@ in
         otlp_endpoint = unlessNull cfg.tracing.endpoint;
         otlp_headers_file = mkIf (cfg.tracing.headersFile != null) (mkDefault (credential "otlp-headers"));
         otlp_authority_file = unlessNull cfg.tracing.authorityFile;
+        otlp_compression = unlessNull cfg.tracing.compression;
         trace_sample_percent = unlessNull cfg.tracing.samplePercent;
       };
     };

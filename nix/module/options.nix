@@ -206,6 +206,7 @@ in
       endpoint = mirror "otlp_endpoint";
       headersFile = file "A file with lines \"Name: value\" for those requests; a credential of the daemon.";
       authorityFile = mirror "otlp_authority_file";
+      compression = mirror "otlp_compression";
       samplePercent = mirror "trace_sample_percent";
     };
     backup = {

@@ -48,7 +48,7 @@
     };
     drainOnShutdown = true;
     metrics.scrape = true;
-    tracing = { endpoint = "http://127.0.0.1:4318"; headersFile = "/run/keys/otlp"; samplePercent = 5; };
+    tracing = { endpoint = "http://127.0.0.1:4318"; headersFile = "/run/keys/otlp"; compression = "gzip"; samplePercent = 5; };
     backup = { enable = true; keep = 3; };
     networks.back.subnet = "10.77.0.0/24";
     machines.db = {
