@@ -1,5 +1,6 @@
 """The command line, verb by verb, as somebody types it."""
 import base64
+import http.server
 import json
 import os
 import pathlib
@@ -143,6 +144,34 @@ class Usage(unittest.TestCase):
                 said = waiting.communicate(timeout=60)[1]
         self.assertEqual(waiting.returncode, -signal.SIGINT)
         self.assertIn("the invocation goes on: blixard invocation wait 0f3c", said)
+
+    def test_who_waits_may_say_how_long(self):
+        """A node whose work goes on is asked for no longer than that, and what is said names the state."""
+        asked = []
+
+        class Node(http.server.BaseHTTPRequestHandler):
+            def do_GET(self):
+                asked.append(self.path)
+                body = b'{"id": "0f3c", "state": "running"}'
+                self.send_response(200)
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
+            def log_message(self, *_):
+                pass
+
+        with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Node) as server:
+            threading.Thread(target=server.serve_forever).start()
+            try:
+                for kind in ("operation", "invocation"):
+                    status, _, errors = run(kind, "wait", "0f3c", "--timeout", "1ms", "--addr", "%s:%d" % server.server_address)
+                    self.assertEqual((status, f"{kind} 0f3c is still running" in errors), (75, True), errors)
+                    self.assertEqual(asked.pop(0), f"/v1/{kind}s/0f3c/wait?timeout=1ms")
+                    status, _, errors = run(kind, "wait", "0f3c", "--timeout", "soon", "--addr", "%s:%d" % server.server_address)
+                    self.assertEqual((status, "--timeout soon is no time" in errors), (64, True), errors)
+            finally:
+                server.shutdown()
 
     def test_output_that_cannot_be_written_is_an_error(self):
         with open("/dev/full", "wb") as full:

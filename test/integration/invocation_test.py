@@ -222,6 +222,7 @@ class CommandLine(unittest.TestCase):
 
     def test_async_wait_and_list(self):
         self.assertEqual(node.cli("fn", "invoke", "echo", "--async", "--wait", "--data", "x"), "x")
+        self.assertEqual(node.cli("fn", "invoke", "echo", "--async", "--wait", "--timeout", "60s", "--data", "x"), "x")
         name = node.cli("fn", "invoke", "echo", "--async", "--idempotency-key", "k1", "--data", "x").strip()
         self.assertRegex(name, "^[0-9a-f]{32}$")
         node.cli("invocation", "wait", name)

@@ -1,7 +1,9 @@
 /* Verbs about asynchronous invocations. */
+#include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
 
+#include "base/clock.h"
 #include "base/json.h"
 #include "base/memory.h"
 #include "base/text.h"
@@ -10,7 +12,7 @@
 
 #define COUNT(list) (sizeof(list) / sizeof((list)[0]))
 
-enum { BASE64_INVALID = 64 };
+enum { BASE64_INVALID = 64, TURN_MS = 60000 };
 
 /* ---- The answer ---- */
 
@@ -67,12 +69,14 @@ static int judge(const json_t *invocation, struct error *err)
                      text[0] != '\0' ? ": " : "", text);
 }
 
-static int wait_for(const char *id, json_t **ret_invocation, struct error *err)
+static int wait_for(const char *id, uint64_t end_ms, json_t **ret_invocation, struct error *err)
 {
-    MEMORY_OWNED char *target = request_target("invocations", id, "/wait?timeout=60s");
     interrupt_says(memory_format("the invocation goes on: blixard invocation wait %s", id));
     for (;;) {
         JSON_OWNED json_t *invocation = NULL;
+        MEMORY_OWNED char *rest =
+            memory_format("/wait?timeout=%" PRIu64 "ms", patience_turn_ms(end_ms, TURN_MS));
+        MEMORY_OWNED char *target = request_target("invocations", id, rest);
         int r = request_json("GET", target, NULL, &invocation, err);
         const char *state = json_text(invocation, "state");
         if (r < 0) {
@@ -83,15 +87,21 @@ static int wait_for(const char *id, json_t **ret_invocation, struct error *err)
             *ret_invocation = json_incref(invocation);
             return 0;
         }
+        if (clock_monotonic_ms() >= end_ms) {
+            interrupt_says(NULL);
+            return error_set(err, ERROR_TIMEOUT, "invocation %s is still %s, and goes on", id,
+                             state);
+        }
     }
 }
 
-static int wait_and_print(const struct arguments *arguments, const char *id, struct error *err)
+static int wait_and_print(const struct arguments *arguments, const char *id, uint64_t end_ms,
+                          struct error *err)
 {
     JSON_OWNED json_t *invocation = NULL;
     enum output output = OUTPUT_TABLE;
     int r = output_of(arguments, &output, err);
-    r = r < 0 ? r : wait_for(id, &invocation, err);
+    r = r < 0 ? r : wait_for(id, end_ms, &invocation, err);
     if (r < 0) {
         return r;
     }
@@ -133,8 +143,14 @@ int invocation_begin(const struct arguments *arguments, const char *target, cons
     if (key != NULL && strpbrk(key, "\r\n") != NULL) {
         return error_set(err, ERROR_INVALID, "--idempotency-key is visible ASCII characters");
     }
+    bool is_waiting = flag_value(arguments, "wait") != NULL;
+    if (!is_waiting && flag_value(arguments, "timeout") != NULL) {
+        return error_set(err, ERROR_INVALID, "--timeout goes with --wait");
+    }
     MEMORY_OWNED char *key_field = memory_format("Idempotency-Key: %s", key != NULL ? key : "");
+    uint64_t end_ms = 0;
     int r = add_preferences(arguments, &prefer, err);
+    r = r < 0 ? r : patience_of(arguments, &end_ms, err);
     const char *fields[4] = {buffer_string(&prefer), NULL, NULL, NULL};
     size_t count = 1;
     if (key != NULL) {
@@ -149,8 +165,8 @@ int invocation_begin(const struct arguments *arguments, const char *target, cons
         return r;
     }
     const char *id = json_text(invocation, "id");
-    if (flag_value(arguments, "wait") != NULL) {
-        return wait_and_print(arguments, id, err);
+    if (is_waiting) {
+        return wait_and_print(arguments, id, end_ms, err);
     }
     return print_done(arguments, invocation, err, "%s", id);
 }
@@ -232,7 +248,9 @@ int verb_invocation_get(const struct arguments *arguments, struct error *err)
 
 int verb_invocation_wait(const struct arguments *arguments, struct error *err)
 {
-    return wait_and_print(arguments, arguments->words[0], err);
+    uint64_t end_ms = 0;
+    int r = patience_of(arguments, &end_ms, err);
+    return r < 0 ? r : wait_and_print(arguments, arguments->words[0], end_ms, err);
 }
 
 int verb_invocation_cancel(const struct arguments *arguments, struct error *err)

@@ -540,18 +540,14 @@ int verb_vm_wait(const struct arguments *arguments, struct error *err)
     const char *name = arguments->words[0];
     const char *wanted =
         flag_value(arguments, "for") != NULL ? flag_value(arguments, "for") : "running";
-    const char *limit = flag_value(arguments, "timeout");
-    uint64_t left_ms = UINT64_MAX;
+    uint64_t end_ms = 0;
     uint64_t index = 0;
-    if (limit != NULL && !text_parse_duration_ms(limit, &left_ms)) {
-        return error_set(err, ERROR_INVALID, "--timeout %.40s is no time (for example 30s)", limit);
+    if (patience_of(arguments, &end_ms, err) < 0) {
+        return -(int)err->kind;
     }
-    uint64_t end_ms = left_ms == UINT64_MAX ? left_ms : clock_monotonic_ms() + left_ms;
     for (;;) {
         JSON_OWNED json_t *machine = NULL;
-        uint64_t now_ms = clock_monotonic_ms();
-        left_ms = end_ms > now_ms ? end_ms - now_ms : 1;
-        int r = get_after(name, left_ms < TURN_MS ? left_ms : TURN_MS, &index, &machine, err);
+        int r = get_after(name, patience_turn_ms(end_ms, TURN_MS), &index, &machine, err);
         const char *state = json_string_value(json_object_get(machine, "state"));
         if (r < 0) {
             return r;
@@ -564,7 +560,7 @@ int verb_vm_wait(const struct arguments *arguments, struct error *err)
         }
         if (clock_monotonic_ms() >= end_ms) {
             return error_set(err, ERROR_TIMEOUT, "machine %s is still %s after %s", name, state,
-                             limit);
+                             flag_value(arguments, "timeout"));
         }
     }
 }

@@ -35,20 +35,42 @@ static int judge(const json_t *operation, struct error *err)
                      text[0] != '\0' ? text : json_text(operation, "state"));
 }
 
-int operation_wait_for(const char *id, json_t **ret_operation, struct error *err)
+int patience_of(const struct arguments *arguments, uint64_t *ret_end_ms, struct error *err)
 {
-    MEMORY_OWNED char *target = request_target(
-        "operations", id, isatty(STDERR_FILENO) ? "/wait?timeout=1s" : "/wait?timeout=60s");
+    const char *limit = flag_value(arguments, "timeout");
+    uint64_t limit_ms = 0;
+    if (limit != NULL && !text_parse_duration_ms(limit, &limit_ms)) {
+        return error_set(err, ERROR_INVALID, "--timeout %.40s is no time (for example 30s)", limit);
+    }
+    uint64_t now_ms = clock_monotonic_ms();
+    *ret_end_ms = limit != NULL && limit_ms < UINT64_MAX - now_ms ? now_ms + limit_ms : UINT64_MAX;
+    return 0;
+}
+
+uint64_t patience_turn_ms(uint64_t end_ms, uint64_t most_ms)
+{
+    uint64_t now_ms = clock_monotonic_ms();
+    uint64_t left_ms = end_ms > now_ms ? end_ms - now_ms : 1;
+    return left_ms < most_ms ? left_ms : most_ms;
+}
+
+static int wait_until(const char *id, uint64_t end_ms, json_t **ret_operation, struct error *err)
+{
+    uint64_t turn_ms = isatty(STDERR_FILENO) ? 1000 : 60000;
     interrupt_says(memory_format("the node goes on with it: blixard operation wait %s", id));
     uint64_t begin_ms = clock_monotonic_ms();
     for (;;) {
         JSON_OWNED json_t *operation = NULL;
+        MEMORY_OWNED char *rest =
+            memory_format("/wait?timeout=%" PRIu64 "ms", patience_turn_ms(end_ms, turn_ms));
+        MEMORY_OWNED char *target = request_target("operations", id, rest);
         int r = request_json("GET", target, NULL, &operation, err);
         if (r < 0) {
             return r;
         }
         const char *state = json_text(operation, "state");
-        if (strcmp(state, "running") == 0 || strcmp(state, "pending") == 0) {
+        bool is_under_way = strcmp(state, "running") == 0 || strcmp(state, "pending") == 0;
+        if (is_under_way && clock_monotonic_ms() < end_ms) {
             show_progress(operation, begin_ms);
             continue;
         }
@@ -56,11 +78,20 @@ int operation_wait_for(const char *id, json_t **ret_operation, struct error *err
             fprintf(stderr, "\r\033[K");
         }
         interrupt_says(NULL);
+        if (is_under_way) {
+            return error_set(err, ERROR_TIMEOUT,
+                             "operation %s is still %s; the node goes on with it", id, state);
+        }
         if (ret_operation != NULL) {
             *ret_operation = json_incref(operation);
         }
         return judge(operation, err);
     }
+}
+
+int operation_wait_for(const char *id, json_t **ret_operation, struct error *err)
+{
+    return wait_until(id, UINT64_MAX, ret_operation, err);
 }
 
 static const struct column facts[] = {
@@ -124,10 +155,10 @@ int verb_operation_wait(const struct arguments *arguments, struct error *err)
 {
     JSON_OWNED json_t *document = NULL;
     enum output output = OUTPUT_TABLE;
+    uint64_t end_ms = 0;
     int r = output_of(arguments, &output, err);
-    if (r == 0) {
-        r = operation_wait_for(arguments->words[0], &document, err);
-    }
+    r = r < 0 ? r : patience_of(arguments, &end_ms, err);
+    r = r < 0 ? r : wait_until(arguments->words[0], end_ms, &document, err);
     if (document != NULL && output != OUTPUT_TABLE) {
         print_document(document, output);
     } else if (document != NULL) {

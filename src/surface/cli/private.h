@@ -214,6 +214,11 @@ int everywhere_ask(const json_t *names,
 
 /* ---- operation.c ---- */
 
+/* When --timeout is over, by clock_monotonic_ms(); UINT64_MAX where it is not given. */
+int patience_of(const struct arguments *arguments, uint64_t *ret_end_ms, struct error *err);
+/* How long one request may wait: what is left until then, from 1 ms to `most_ms`. */
+uint64_t patience_turn_ms(uint64_t end_ms, uint64_t most_ms);
+
 /* Wait for an operation's end, with progress on a terminal; fails as it did.  *ret_operation (may
  * be NULL) is the caller's. */
 int operation_wait_for(const char *id, json_t **ret_operation, struct error *err);
