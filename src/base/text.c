@@ -56,6 +56,17 @@ struct text text_trim(struct text text)
     return text;
 }
 
+struct text text_without_port(struct text host)
+{
+    const char *close =
+        host.length > 0 && host.data[0] == '[' ? memchr(host.data, ']', host.length) : NULL;
+    if (close != NULL) {
+        return text_of(host.data, (size_t)(close - host.data) + 1);
+    }
+    const char *colon = host.length > 0 ? memchr(host.data, ':', host.length) : NULL;
+    return colon != NULL ? text_of(host.data, (size_t)(colon - host.data)) : host;
+}
+
 bool text_starts_with(const char *string, const char *prefix)
 {
     return strncmp(string, prefix, strlen(prefix)) == 0;

@@ -41,6 +41,8 @@ static inline bool text_equal_ignoring_case(struct text text, const char *string
 bool text_is_among_ignoring_case(struct text text, const struct text *names, size_t count);
 
 struct text text_trim(struct text text); /* without blanks and tabs around it */
+/* A host: "a.example:80" -> "a.example", "[::1]:80" -> "[::1]". */
+struct text text_without_port(struct text host);
 bool text_starts_with(const char *string, const char *prefix);
 bool text_ends_with(const char *string, const char *suffix);
 

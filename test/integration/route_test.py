@@ -95,6 +95,19 @@ class Routes(unittest.TestCase):
                              ("other.org", 404)):
             self.assertEqual(self.ask("GET", "/", Host=host).status, status, host)
 
+    def test_an_address_of_ipv6_is_a_host(self):
+        self.set("six", "--path", "/", "--host", "[2001:db8::1]")
+        for host, status in (("[2001:db8::1]", 200), ("[2001:DB8::1]:7480", 200), ("[2001:db8::2]", 404), ("2001", 404)):
+            self.assertEqual(self.ask("GET", "/", Host=host).status, status, host)
+        for host in ("[2001:db8:0::1]", "[2001:db8::1", "2001:db8::1", "[::1]:80", "[]", "[a.example]"):
+            self.assertIn("is no host name", self.cli("route", "set", "odd", "-f", "shows", "-p", "/", "--host", host, status=64))
+
+    def test_a_method_is_any_token(self):
+        self.set("odd", "--path", "/odd", "--method", "M-SEARCH,x!y")
+        self.assertEqual([self.ask(method, "/odd").status for method in ("M-SEARCH", "x!y", "X!Y", "GET")], [200, 200, 405, 405])
+        for method in ("a b", "A/B", "*", "Post", "M" * 33):
+            self.assertIn("is no method", self.cli("route", "set", "wrong", "-f", "shows", "-p", "/x", "--method", method, status=64))
+
     def test_a_token_is_asked_for(self):
         token = self.cli("client", "create", "caller", "--token").strip()
         self.addCleanup(self.cli, "client", "delete", "caller")

@@ -103,28 +103,16 @@ static void add_number(struct buffer *out, const char *name, uint64_t value)
     add(out, name, text);
 }
 
-/* "a.example:80" -> "a.example", "[::1]:80" -> "[::1]", "127.0.0.1" as it is. */
-static struct text without_port(struct text host)
-{
-    const char *close =
-        host.length > 0 && host.data[0] == '[' ? memchr(host.data, ']', host.length) : NULL;
-    if (close != NULL) {
-        return text_of(host.data, (size_t)(close - host.data) + 1);
-    }
-    const char *colon = host.length > 0 ? memchr(host.data, ':', host.length) : NULL;
-    return colon != NULL ? text_of(host.data, (size_t)(colon - host.data)) : host;
-}
-
 static void add_names(const struct cgi_request *request, struct buffer *out)
 {
-    struct text host = without_port(request->host);
+    struct text host = text_without_port(request->host);
     if (host.length == 0) {
-        host = without_port(text_of(request->address, strlen(request->address)));
+        host = text_without_port(text_of(request->address, strlen(request->address)));
     }
     add_text(out, "SERVER_NAME", host);
     add_number(out, "SERVER_PORT", request->port);
 
-    struct text peer = without_port(text_of(request->peer, strlen(request->peer)));
+    struct text peer = text_without_port(text_of(request->peer, strlen(request->peer)));
     if (peer.length > 2 && peer.data[0] == '[') {
         peer = text_of(peer.data + 1, peer.length - 2);
     }

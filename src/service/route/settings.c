@@ -1,7 +1,9 @@
 /* The settings of a route: checked when it is made, compiled when the table is. */
+#include <arpa/inet.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 
 #include "base/buffer.h"
 #include "base/clock.h"
@@ -15,14 +17,40 @@
 #include "service/route/meter.h"
 #include "service/route/parts.h"
 
-enum { LIST_MAX = 32, HOST_MAX = 253, ORIGIN_MAX = 300, CLIENT_CA_BYTES_MAX = 64 << 10 };
+enum {
+    METHOD_MAX = 32,
+    LIST_MAX = 32,
+    HOST_MAX = 253,
+    ORIGIN_MAX = 300,
+    CLIENT_CA_BYTES_MAX = 64 << 10
+};
 enum { TIMEOUT_MS_MAX = 24 * 3600 * 1000, CONCURRENCY_MAX = 1000000 };
 
 /* ---- Checking ---- */
 
+static const char a_method[] = "method (such as GET; case counts)";
+
+/* As RFC 5952 writes it and clients send it: one address is not two hosts. */
+static bool is_address(const char *host)
+{
+    struct in6_addr address;
+    char text[INET6_ADDRSTRLEN] = "";
+    char plain[sizeof(text) + 2];
+    snprintf(plain, sizeof(plain), "%.*s", (int)strcspn(host + 1, "]"), host + 1);
+    if (inet_pton(AF_INET6, plain, &address) != 1) {
+        return false;
+    }
+    inet_ntop(AF_INET6, &address, text, sizeof(text));
+    snprintf(plain, sizeof(plain), "[%s]", text);
+    return strcmp(plain, host) == 0;
+}
+
 static bool is_host(const char *host)
 {
     size_t length = strlen(host);
+    if (host[0] == '[') {
+        return is_address(host);
+    }
     const char *at = strncmp(host, "*.", 2) == 0 ? host + 2 : host;
     if (length == 0 || length > HOST_MAX || *at == '\0' || *at == '.') {
         return false;
@@ -37,14 +65,18 @@ static bool is_host(const char *host)
     return true;
 }
 
+/* A token (RFC 9110, 9.1), whose case counts: "get" would never be asked for, nor is there one that
+ * is called *. */
 static bool is_method(const char *method)
 {
-    for (const char *at = method; *at != '\0'; at++) {
-        if (*at < 'A' || *at > 'Z') {
+    static const char *const usual[] = {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"};
+    for (size_t i = 0; i < sizeof(usual) / sizeof(usual[0]); i++) {
+        if (strcasecmp(method, usual[i]) == 0 && strcmp(method, usual[i]) != 0) {
             return false;
         }
     }
-    return method[0] != '\0' && strlen(method) <= 16;
+    return http_field_is_clean(text_of(method, strlen(method)), text_of("", 0)) &&
+        strcmp(method, "*") != 0 && strlen(method) <= METHOD_MAX;
 }
 
 /* SCHEME://HOST[:PORT], or *. */
@@ -93,7 +125,7 @@ static int check_cors(const json_t *cors, struct error *err)
     }
     const json_t *origins = json_object_get(cors, "origins");
     int r = check_list(cors, "origins", is_origin, "origin such as https://app.example.org", err);
-    r = r < 0 ? r : check_list(cors, "methods", is_method, "method", err);
+    r = r < 0 ? r : check_list(cors, "methods", is_method, a_method, err);
     r = r < 0 ? r : check_list(cors, "headers", is_field, "header's name", err);
     r = r < 0 ? r : check_list(cors, "expose", is_field, "header's name", err);
     if (r == 0 && json_array_size(origins) == 0) {
@@ -183,9 +215,11 @@ static int check_filter(const json_t *settings, struct error *err)
 int settings_check(const json_t *settings, struct error *err)
 {
     int r = pattern_check(json_string_value(json_object_get(settings, "path")), err);
-    r = r < 0 ? r
-              : check_list(settings, "hosts", is_host, "host name (a-z, 0-9, -, or *.NAME)", err);
-    r = r < 0 ? r : check_list(settings, "methods", is_method, "method", err);
+    r = r < 0
+        ? r
+        : check_list(settings, "hosts", is_host,
+                     "host name (a-z, 0-9, -, *.NAME, or an address such as [2001:db8::1])", err);
+    r = r < 0 ? r : check_list(settings, "methods", is_method, a_method, err);
     r = r < 0 ? r : check_list(settings, "subprotocols", is_subprotocol, "subprotocol", err);
     if (r == 0 && json_array_size(json_object_get(settings, "subprotocols")) > 0 &&
         !json_is_true(json_object_get(settings, "websocket"))) {

@@ -210,10 +210,7 @@ static bool host_fits(const struct http_route *route, struct text host)
     if (route->hosts[0] == NULL) {
         return true;
     }
-    const char *colon = host.length > 0 ? memchr(host.data, ':', host.length) : NULL;
-    if (colon != NULL) {
-        host.length = (size_t)(colon - host.data);
-    }
+    host = text_without_port(host);
     for (char **at = route->hosts; *at != NULL; at++) {
         size_t length = strlen(*at);
         if (strncmp(*at, "*.", 2) == 0) {

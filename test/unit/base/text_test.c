@@ -57,6 +57,24 @@ TEST(text, one_of_several_names_is_found_whatever_its_case)
 }
 
 /* Where the length of what is compared with is not known beforehand. */
+TEST(text, a_host_is_without_its_port)
+{
+    static const char *const hosts[][2] = {
+        {"a.example:80", "a.example"},
+        {"a.example", "a.example"},
+        {"127.0.0.1:1", "127.0.0.1"},
+        {"[::1]:80", "[::1]"},
+        {"[::1]", "[::1]"},
+        {"[::1", "["},
+        {":80", ""},
+        {"", ""},
+    };
+    for (size_t i = 0; i < sizeof(hosts) / sizeof(hosts[0]); i++) {
+        struct text host = text_without_port(text_of(hosts[i][0], strlen(hosts[i][0])));
+        EXPECT(text_equal(host, hosts[i][1]));
+    }
+}
+
 TEST(text, strings_are_compared_to_their_ends)
 {
     const char *volatile own = "X-Own";
