@@ -43,6 +43,7 @@ struct process_shell {
     bool is_building;
     int socket; /* of the child; -1: there is none */
     pid_t pid;
+    int memory_fd;   /* while an image is made, else -1 */
     uint8_t *memory; /* all windows */
     uint64_t memory_bytes;
     uint64_t bytes[WINDOW_COUNT];
@@ -175,6 +176,7 @@ static void end_child(struct process_shell *shell)
         close(shell->socket);
         shell->socket = -1;
     }
+    fd_close_slot(&shell->memory_fd);
     if (shell->memory != NULL) {
         munmap(shell->memory, shell->memory_bytes);
         shell->memory = NULL;
@@ -242,6 +244,7 @@ static int start_child(struct process_shell *shell, const struct vmm_image *imag
         const struct run *run = &image->runs[i];
         memcpy(window_at(shell, run->window) + run->offset, run->bytes, run->length);
     }
+    shell->memory_fd = shell->is_building ? fd_take(&memory_fd) : -1;
     return 0;
 }
 
@@ -561,6 +564,7 @@ static int shell_new(struct vmm *vmm, const struct size_class *class, struct vmm
     shell->base.class = *class;
     shell->host = host;
     shell->socket = -1;
+    shell->memory_fd = -1;
     pthread_mutex_init(&shell->lock, NULL);
     *ret_shell = &shell->base;
     return 0;
@@ -628,6 +632,24 @@ static int refuse(const struct vmm_outcome *outcome, struct error *err)
     return error_set(err, ERROR_TRAP, "the function's initialisation failed: %s", outcome->reason);
 }
 
+/* What was written of a window from `begin` to `end`.  The rest is not looked at: reading a page of
+ * a memfd that nobody wrote allocates it, and a linear memory may have 4 GiB of them. */
+static void collect(const struct process_shell *shell, struct vmm_image *image, enum window window,
+                    uint64_t begin, uint64_t end)
+{
+    const uint64_t window_begin = (uint64_t)(window_at(shell, window) - shell->memory);
+    const off_t last = (off_t)(window_begin + end);
+    off_t at = lseek(shell->memory_fd, (off_t)(window_begin + begin), SEEK_DATA);
+    while (at >= 0 && at < last) {
+        off_t hole = lseek(shell->memory_fd, at, SEEK_HOLE);
+        CHECK(hole > at); /* there is always one at the end of a file */
+        uint64_t length = (uint64_t)((hole < last ? hole : last) - at);
+        image_add_pages(image, window, (uint64_t)at - window_begin, shell->memory + at, length);
+        at = lseek(shell->memory_fd, hole, SEEK_DATA);
+    }
+    CHECK(at >= 0 || errno == ENXIO); /* nothing is behind it */
+}
+
 static int initialise(struct process_shell *shell, struct vmm_image *image,
                       const struct elf_view *elf, const struct vmm_sink *sink, struct error *err)
 {
@@ -646,7 +668,6 @@ static int initialise(struct process_shell *shell, struct vmm_image *image,
     if (elf->data_bytes > 0) {
         memcpy(window_at(shell, WINDOW_DATA) + data_at, elf->data, elf->data_bytes);
     }
-    shell->is_building = true;
     if (enter(shell, &state, &image->registers) != READY) {
         return refuse(&outcome, err);
     }
@@ -655,11 +676,10 @@ static int initialise(struct process_shell *shell, struct vmm_image *image,
     image->info.init_ns = outcome.run_ns;
     image->info.memory_bytes = shell->memory_now;
     image_add_pages(image, WINDOW_TEXT, 0, elf->text, elf->text_bytes);
-    image_add_pages(image, WINDOW_DATA, data_at, window_at(shell, WINDOW_DATA) + data_at,
-                    elf->data_end - data_at);
-    image_add_pages(image, WINDOW_STACK, 0, window_at(shell, WINDOW_STACK), ABI_STACK_BYTES);
-    image_add_pages(image, WINDOW_MEMORY, 0, window_at(shell, WINDOW_MEMORY), shell->memory_now);
-    image_add_pages(image, WINDOW_FILES, 0, window_at(shell, WINDOW_FILES), shell->files_now);
+    collect(shell, image, WINDOW_DATA, data_at, elf->data_end);
+    collect(shell, image, WINDOW_STACK, 0, ABI_STACK_BYTES);
+    collect(shell, image, WINDOW_MEMORY, 0, shell->memory_now);
+    collect(shell, image, WINDOW_FILES, 0, shell->files_now);
     image->info.files_bytes = shell->files_now;
     return 0;
 }
@@ -669,7 +689,8 @@ static int snapshot(struct vmm_image *image, const struct elf_view *elf,
 {
     const struct registers start = {
         .rip = elf->entry, .rsp = ABI_STACK_BASE + ABI_STACK_BYTES - 64, .rflags = 2};
-    struct process_shell shell = {.host = image->vmm->state, .socket = -1};
+    struct process_shell shell = {
+        .host = image->vmm->state, .socket = -1, .memory_fd = -1, .is_building = true};
     pthread_mutex_init(&shell.lock, NULL);
     int r = start_child(&shell, image, &start, err);
     if (r == 0) {

@@ -8,6 +8,7 @@
 #include <limits.h>
 #include <pthread.h>
 #include <stdatomic.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include "base/buffer.h"
@@ -774,6 +775,33 @@ TEST(vmm_microvm, has_4_gib)
     expect_fine(bench, NULL, NULL, "fine\n");
     call_with(bench, "far", NULL);
     EXPECT_STRING(bench->outcome.reason, "trap: out of bounds memory access");
+    bench_close(bench);
+}
+
+static long most_resident_kib(void)
+{
+    struct rusage usage;
+    EXPECT(getrusage(RUSAGE_SELF, &usage) == 0);
+    return usage.ru_maxrss;
+}
+
+/*
+ * Goal: an image holds what its initialisation wrote, and making it takes no more memory than that.
+ * Method: a program that begins with 4 GiB, and writes to little of them.
+ */
+BOTH(looks_at_no_memory_that_nobody_wrote)
+{
+    struct vmm_limits limits = usual_limits;
+    limits.memory_bytes = UINT64_C(4) << 30;
+    long before_kib = most_resident_kib();
+    struct bench *bench = bench_open(isolation, "vast", &limits);
+    struct vmm_image_info info;
+    vmm_image_info(bench->image, &info);
+    EXPECT(info.memory_bytes == UINT64_C(4) << 30);
+    EXPECT(info.snapshot_bytes < UINT64_C(4) << 20);
+    EXPECT(most_resident_kib() - before_kib < 512 * 1024);
+    call_with(bench, NULL, "it lives");
+    EXPECT_STRING(buffer_string(&bench->output), "it lives");
     bench_close(bench);
 }
 
