@@ -41,10 +41,10 @@ CALLS = {
     "fd_filestat_get": [("fd", FILE), ("out", 64)],
     "fd_filestat_set_size": [("fd", FILE), ("number", 3)],
     "fd_filestat_set_times": [("fd", FILE), ("number", 0), ("number", 0), ("most", 15, 0)],
-    "fd_pread": [("fd", FILE), ("vectors", VECTORS), ("count", 1), ("number", 0), ("out", 4)],
+    "fd_pread": [("fd", FILE), ("vectors", VECTORS), ("count", 1), ("offset", 0), ("out", 4)],
     "fd_prestat_get": [("fd", FOLDER), ("out", 8)],
     "fd_prestat_dir_name": [("fd", FOLDER), ("out", 4), ("length", 5)],
-    "fd_pwrite": [("fd", FILE), ("vectors", VECTORS), ("count", 1), ("number", 0), ("out", 4)],
+    "fd_pwrite": [("fd", FILE), ("vectors", VECTORS), ("count", 1), ("offset", 0), ("out", 4)],
     "fd_read": [("fd", FILE), ("vectors", VECTORS), ("count", 1), ("out", 4)],
     "fd_readdir": [("fd", FOLDER), ("room", ROOM), ("length", 100), ("number", 0), ("out", 4)],
     "fd_renumber": [("fd", FILE), ("fd", FILE)],
@@ -99,6 +99,8 @@ def bad(kind, good):
         return [(number, {BADF}) for number in (99, 0x7fffffff, 0x80000000, 0xffffffff, 1024, 65536)] + [(number, None) for number in STANDARD]
     if kind == "most":
         return [(good + 1, {INVAL}), (0x80000000, {INVAL}), (0xffffffff, {INVAL})]
+    if kind == "offset":  # what is read or written ends below 2^63
+        return [(number, {INVAL}) for number in (1 << 63, (1 << 64) - 1, (1 << 63) - 1, (1 << 63) - 16)] + [((1 << 63) - 17, None), (1 << 32, None)]
     return [(number, None) for number in (1 << 63, (1 << 64) - 1, (1 << 63) - 1, 1 << 62, 1 << 32)]
 
 

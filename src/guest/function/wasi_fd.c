@@ -3,14 +3,26 @@
 
 #include "wasi.h"
 
+/* Of all buffers of a list together. */
+static u64 vectors_bytes(u32 vectors, u32 count)
+{
+    u64 total = 0;
+    for (u32 k = 0; k < count; k++) {
+        total += load32(vectors + 8ull * k + 4);
+    }
+    return total;
+}
+
 /* The list can be read or written: its bytes are counted in 32 bits. */
 static bool vectors_fit(u32 vectors, u32 count)
 {
-    u64 total = 0;
-    for (u32 k = 0; k < count && count <= VECTORS_MAX; k++) {
-        total += load32(vectors + 8ull * k + 4);
-    }
-    return count <= VECTORS_MAX && total <= UINT32_MAX;
+    return count <= VECTORS_MAX && vectors_bytes(vectors, count) <= UINT32_MAX;
+}
+
+/* A file's bytes are counted in 63 bits, as Linux does it; in memory as in a folder of the host. */
+static bool offset_fits(u64 offset, u32 vectors, u32 count)
+{
+    return offset <= INT64_MAX && vectors_bytes(vectors, count) <= INT64_MAX - offset;
 }
 
 /* For reading or writing at all: a folder is EISDIR, what was not opened for it EBADF. */
@@ -72,7 +84,7 @@ u32 wasi_file_size(const struct descriptor *descriptor, u64 *ret_size)
 static u32 write_file(const struct descriptor *descriptor, u64 offset, u32 flags, u32 vectors,
                       u32 count, u32 *ret_total)
 {
-    u32 error = WASI_OK;
+    u32 error = offset_fits(offset, vectors, count) ? WASI_OK : WASI_EINVAL;
     *ret_total = 0;
     for (u32 k = 0; k < count && error == WASI_OK; k++) {
         u32 length = load32(vectors + 8ull * k + 4);
@@ -143,8 +155,8 @@ static u32 read_vectors(const struct descriptor *descriptor, u64 offset, u32 vec
                         u32 *ret_total)
 {
     u32 total = 0;
-    u32 error = WASI_OK;
-    for (u32 k = 0; k < count; k++) {
+    u32 error = offset_fits(offset, vectors, count) ? WASI_OK : WASI_EINVAL;
+    for (u32 k = 0; k < count && error == WASI_OK; k++) {
         u32 at = load32(vectors + 8ull * k);
         u32 length = load32(vectors + 8ull * k + 4);
         if (length == 0) {
