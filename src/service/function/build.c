@@ -219,7 +219,7 @@ static void build_free(struct build *build)
     arrive(build);
     list_remove(&build->known);
     if (build->target != NULL) {
-        instance_target_unref(build->target);
+        target_forget(service, build->target); /* it may be loaded, and is nobody's */
     }
     function_config_done(&build->config);
     if (build->cancelled && !service->stopping) {

@@ -22,33 +22,45 @@ struct local *local_of(struct function_service *service, const char *key)
     return local;
 }
 
-struct sharing {
-    const char *image_id;
+/* What is looked for among the targets that can be called, or will be soon. */
+struct looking {
+    bool (*fits)(const struct instance_target *target, const void *what);
+    const void *what;
     bool found;
 };
 
-static void look_for_image(const char *key, void *value, void *context)
+static void look_at(struct looking *looking, const struct instance_target *target)
 {
-    const struct local *local = value;
-    struct sharing *sharing = context;
-    (void)key;
-    if (local->target != NULL && strcmp(local->target->image_id, sharing->image_id) == 0) {
-        sharing->found = true;
-    }
+    looking->found = looking->found || (target != NULL && looking->fits(target, looking->what));
 }
 
-/* By a version that can be called, or will be soon. */
-bool image_is_used(const char *image_id, void *context)
+static void look_at_local(const char *key, void *value, void *context)
 {
-    struct function_service *service = context;
-    struct sharing sharing = {.image_id = image_id};
-    map_each(&service->locals, look_for_image, &sharing);
+    (void)key;
+    look_at(context, ((const struct local *)value)->target);
+}
+
+static bool any_target(struct function_service *service,
+                       bool (*fits)(const struct instance_target *target, const void *what),
+                       const void *what)
+{
+    struct looking looking = {.fits = fits, .what = what};
+    map_each(&service->locals, look_at_local, &looking);
     LIST_EACH(node, &service->builds_known)
     {
-        const struct instance_target *target = LIST_ITEM(node, struct build, known)->target;
-        sharing.found |= target != NULL && strcmp(target->image_id, image_id) == 0;
+        look_at(&looking, LIST_ITEM(node, struct build, known)->target);
     }
-    return sharing.found;
+    return looking.found;
+}
+
+static bool has_image(const struct instance_target *target, const void *image_id)
+{
+    return strcmp(target->image_id, image_id) == 0;
+}
+
+bool image_is_used(const char *image_id, void *service)
+{
+    return any_target(service, has_image, image_id);
 }
 
 /* A builder may have found an image of which the loop has not heard yet. */
@@ -97,11 +109,15 @@ void function_write_image_cache(struct function_service *service, struct json_wr
     json_write_end_object(writer);
 }
 
-/* Two versions of one module have one image. */
+static bool shares_instances(const struct instance_target *target, const void *other)
+{
+    return instance_targets_share(target, other);
+}
+
 void target_forget(struct function_service *service, struct instance_target *target)
 {
-    if (!service->stopping && !image_is_used(target->image_id, service)) {
-        instance_forget(service->options.instances, target->project, target->image_id);
+    if (!service->stopping && !any_target(service, shares_instances, target)) {
+        instance_forget(service->options.instances, target);
     }
     instance_target_unref(target);
 }

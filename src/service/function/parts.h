@@ -176,7 +176,7 @@ struct local *local_of(struct function_service *service, const char *key);
 void local_free(struct function_service *service, struct local *local);
 /* It is not to run here any more; what is under way ends. */
 void local_retire(struct function_service *service, struct local *local);
-/* Given away; its image goes from the instances where no other version has it. */
+/* Given away; its instances go where no other version has them in common with it. */
 void target_forget(struct function_service *service, struct instance_target *owned_target);
 bool image_is_used(const char *image_id, void *service);
 /* Make the image cache no larger than it may be, and count it. */

@@ -141,7 +141,7 @@ static void on_end(const struct error *error, const struct runner_result *run, v
 
     call->runner_call = NULL;
     close_session(call);
-    pool_ended(project->pool, &call->pool, error != NULL);
+    pool_ended(project->pool, &call->pool, error != NULL, clock_monotonic_ms());
     if (!project->is_ending) {
         project_pump(project); /* the slot goes on while we answer */
     }

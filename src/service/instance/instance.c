@@ -252,10 +252,9 @@ static void want_now(void *argument)
             project_find(service, want->target->project, want->target->linux_settings != NULL);
         struct pool_request request;
         project_fill_request(want->target, &request);
-        if (!want->is_wanted) {
-            request.settings.instances_min = 0;
-        }
-        project_note_image(pool_want(project->pool, &request, clock_monotonic_ms()), want->target);
+        project_note_image(
+            pool_want(project->pool, &request, want->is_wanted, clock_monotonic_ms()),
+            want->target);
         project_pump(project);
     }
     instance_target_unref(want->target);
@@ -274,39 +273,47 @@ void instance_want(struct instance_service *service, struct instance_target *tar
 
 /* ---- Forgetting ---- */
 
+bool instance_targets_share(const struct instance_target *a, const struct instance_target *b)
+{
+    struct pool_request request_a;
+    struct pool_request request_b;
+    project_fill_request(a, &request_a);
+    project_fill_request(b, &request_b);
+    return strcmp(a->project, b->project) == 0 && pool_requests_share(&request_a, &request_b);
+}
+
 struct forget {
     struct instance_service *service;
-    char *project;
-    char image_id[HASH_TEXT_SIZE];
+    struct instance_target *target;
 };
 
 static void forget_now(void *argument)
 {
     struct forget *forget = argument;
     struct instance_service *service = forget->service;
-    MEMORY_OWNED char *beside = memory_format("%s/linux", forget->project);
-    const char *const keys[] = {forget->project, beside};
-    for (size_t i = 0; i < sizeof(keys) / sizeof(keys[0]); i++) {
-        struct project *project = map_get(&service->projects, keys[i]);
-        if (project != NULL) {
-            pool_forget(project->pool, forget->image_id);
-            project_pump(project);
-        }
+    struct instance_target *target = forget->target;
+    bool is_linux = target->linux_settings != NULL;
+    MEMORY_OWNED char *key = project_key(target->project, is_linux);
+    struct project *project = map_get(&service->projects, key);
+    if (project != NULL) {
+        struct pool_request request;
+        project_fill_request(target, &request);
+        pool_forget(project->pool, &request);
+        project_pump(project);
     }
-    if (service->options.clones != NULL) {
-        clone_forget(service->options.clones, forget->image_id);
+    if (is_linux && service->options.clones != NULL) {
+        clone_forget(service->options.clones, target->image_id);
     }
+    instance_target_unref(target);
     instance_service_unref(service);
-    free(forget->project);
     free(forget);
 }
 
-void instance_forget(struct instance_service *service, const char *project, const char *image_id)
+void instance_forget(struct instance_service *service, struct instance_target *target)
 {
     struct forget *forget = NEW(struct forget);
     forget->service = instance_service_ref(service);
-    forget->project = memory_copy_string(project);
-    snprintf(forget->image_id, sizeof(forget->image_id), "%s", image_id);
+    forget->target = instance_target_ref(target);
     loop_post(service->loop, forget_now, forget);
 }
 

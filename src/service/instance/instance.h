@@ -246,8 +246,12 @@ void instance_take_load(struct instance_service *service, struct loop *loop,
                                      void *context),
                         void *context);
 
-/* Any thread: the image is no longer wanted (a version was deleted or its tier replaced). */
-void instance_forget(struct instance_service *service, const char *project, const char *image_id);
+/* Any thread: nobody has `target` any more (its version was deleted, or its tier replaced), nor one
+ * that shares its instances: they go. */
+void instance_forget(struct instance_service *service, struct instance_target *target);
+
+/* Any thread: are both served by the same instances? */
+bool instance_targets_share(const struct instance_target *a, const struct instance_target *b);
 
 /* Any thread: the runners as JSON, an array of type Runner; `done` gets the text, lent, on `loop`.
  */

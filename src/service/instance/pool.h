@@ -16,9 +16,11 @@
  *   - An image has at most its instances_max slots; beyond that its calls wait for one of them.
  *   - Instances are kept warm as demand.h has learnt, at least instances_min, until nothing was
  *     called for idle_ms; or as was foreseen (pool_expect()), however long ago the last call was;
- * one that has served recycle_calls calls, or is older than recycle_ms, begins anew.  Under memory
- * pressure idle ones go, those beyond instances_min first.
- *   - An image with state (is_sticky) belongs to one function and version.
+ *     one that has served recycle_calls calls, or is older than recycle_ms, begins anew.  Under
+ * memory pressure idle ones go, those beyond instances_min first.
+ *   - Versions and functions with the same image, limits and settings have their instances in
+ *     common; but what has state (is_sticky) or a bound (instances_min, instances_max) belongs to
+ * one version of one function.
  *   - A runner is started when there is none, or when all slots have been busy for a while.
  *   - Calls that had not started survive the death of a runner.
  *
@@ -74,23 +76,24 @@ struct pool_settings {
 /* How short memory is on the node. */
 enum pool_pressure { POOL_PRESSURE_NONE, POOL_PRESSURE_SOME, POOL_PRESSURE_HIGH };
 
-/* An image with the limits it is loaded with: the same code with other limits is another one. */
+/* An image with the limits it is loaded with, and how it is kept: the same code with others is
+ * another one. */
 struct pool_image {
     void *user; /* the caller's, set when it finds it NULL after an event that names the image */
 
     char *id;
     struct vmm_limits limits;
-    char *owner; /* of one that is sticky: "FUNCTION:VERSION"; else "" */
+    char *owner; /* "FUNCTION:VERSION"; "": it may be in common */
     struct pool_settings settings;
     struct demand demand;
     unsigned instances; /* slots that hold it, idle or busy */
     unsigned busy;
-    bool is_wanted;    /* pool_want(): instances_min holds without a call */
+    bool is_wanted;    /* pool_want(): instances_min holds */
     bool is_foreseen;  /* pool_expect(): of what comes is known: */
     unsigned foreseen; /* so many at once */
     unsigned learnt;   /* from the past, when it was last thought over */
     uint64_t last_call_ms;
-    struct pool_image *next_variant; /* same id, other limits or owner */
+    struct pool_image *next_variant; /* same id, other limits, settings or owner */
     struct list residencies;         /* the runners that have it, or are loading it */
     struct list_node forgotten_link;
     struct list_node orphan_link;
@@ -114,7 +117,7 @@ struct pool_request {
     const char *function;
     const char *image_id;
     struct vmm_limits limits;
-    uint64_t version; /* matters where is_sticky */
+    uint64_t version;
     struct pool_settings settings;
     unsigned concurrency_max; /* 0: what the slots give */
     unsigned queue_max;
@@ -160,12 +163,12 @@ int pool_arrive(struct pool *pool, struct pool_call *call, const struct pool_req
 /* Load without a call.  Ends by POOL_PREPARED. */
 void pool_prepare(struct pool *pool, struct pool_call *call, const struct pool_request *request);
 
-/* A version that can be called from now on: it gets its instances_min.  Until pool_forget(). */
-struct pool_image *pool_want(struct pool *pool, const struct pool_request *request,
+/* A version that is to have its instances_min, or not any more.  NULL: none that is known. */
+struct pool_image *pool_want(struct pool *pool, const struct pool_request *request, bool is_wanted,
                              uint64_t now_ms);
 
 /* So many calls at once are foreseen: instances are there for them, and not for what demand.h has
- * learnt.  Until it is said anew; `is_known` false takes it back. */
+ * learnt.  Until it is said anew; `is_known` false takes it back.  NULL: none that is known. */
 struct pool_image *pool_expect(struct pool *pool, const struct pool_request *request, bool is_known,
                                unsigned count, uint64_t now_ms);
 
@@ -180,7 +183,7 @@ void pool_set_pressure(struct pool *pool, enum pool_pressure pressure);
 void pool_cancel(struct pool *pool, struct pool_call *call);
 
 /* A started call has ended.  `is_broken`: the runner failed, do not use it until it is replaced. */
-void pool_ended(struct pool *pool, struct pool_call *call, bool is_broken);
+void pool_ended(struct pool *pool, struct pool_call *call, bool is_broken, uint64_t now_ms);
 
 void pool_loaded(struct pool *pool, unsigned runner, struct pool_image *image);
 void pool_load_failed(struct pool *pool, unsigned runner, struct pool_image *image,
@@ -192,8 +195,12 @@ void pool_runner_refused(struct pool *pool, unsigned runner, const struct error 
 /* Its calls have ended before, by pool_ended(). */
 void pool_runner_died(struct pool *pool, unsigned runner, const char *reason, uint64_t now_ms);
 
-/* The image, in all its variants, is not wanted any more, unless it is asked for again. */
-void pool_forget(struct pool *pool, const char *image_id);
+/* Nobody has what is asked for here any more: it goes when its calls have ended, unless it is
+ * prepared, wanted or foreseen again. */
+void pool_forget(struct pool *pool, const struct pool_request *request);
+
+/* Do both have their instances in common? */
+bool pool_requests_share(const struct pool_request *a, const struct pool_request *b);
 
 /* Everything that waits fails with `error`. */
 void pool_fail_all(struct pool *pool, const struct error *error);

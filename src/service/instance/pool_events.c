@@ -95,31 +95,48 @@ int pool_arrive(struct pool *pool, struct pool_call *call, const struct pool_req
 void pool_prepare(struct pool *pool, struct pool_call *call, const struct pool_request *request)
 {
     struct pool_image *image = pool_image_find(pool, request);
+    list_remove(&image->forgotten_link);
     *call = (struct pool_call){.image = image, .deadline_ms = UINT64_MAX};
     image->waiting++;
     list_push_back(&pool->prepares, &call->link);
     pool->walk = WALK_ALL;
 }
 
-struct pool_image *pool_want(struct pool *pool, const struct pool_request *request, uint64_t now_ms)
+/* What is said of an image; that nothing is known of one is nothing to be noted. */
+static struct pool_image *image_for(struct pool *pool, const struct pool_request *request,
+                                    bool is_said)
 {
-    struct pool_image *image = pool_image_find(pool, request);
+    struct pool_image *image =
+        is_said ? pool_image_find(pool, request) : pool_image_look(pool, request);
+    if (image != NULL && is_said) {
+        list_remove(&image->forgotten_link);
+    }
+    pool->keeps_due = pool->keeps_due || image != NULL;
+    return image;
+}
+
+struct pool_image *pool_want(struct pool *pool, const struct pool_request *request, bool is_wanted,
+                             uint64_t now_ms)
+{
+    struct pool_image *image = image_for(pool, request, is_wanted);
     pool->now_ms = now_ms;
-    image->is_wanted = request->settings.instances_min > 0;
-    pool_image_consider_orphan(pool, image);
-    pool->keeps_due = true;
+    if (image != NULL) {
+        image->is_wanted = is_wanted;
+        pool_image_consider_orphan(pool, image);
+    }
     return image;
 }
 
 struct pool_image *pool_expect(struct pool *pool, const struct pool_request *request, bool is_known,
                                unsigned count, uint64_t now_ms)
 {
-    struct pool_image *image = pool_image_find(pool, request);
+    struct pool_image *image = image_for(pool, request, is_known);
     pool->now_ms = now_ms;
-    image->is_foreseen = is_known;
-    image->foreseen = is_known ? count : 0;
-    pool_image_consider_orphan(pool, image);
-    pool->keeps_due = true;
+    if (image != NULL) {
+        image->is_foreseen = is_known;
+        image->foreseen = is_known ? count : 0;
+        pool_image_consider_orphan(pool, image);
+    }
     return image;
 }
 
@@ -156,6 +173,7 @@ static void slot_give_back(struct pool *pool, struct pool_slot *slot)
     slot->runner->busy--;
     pool->busy--;
     slot->idle_ms = pool->now_ms;
+    slot->residency->image->last_call_ms = pool->now_ms;
     if (slot->is_last) {
         pool->counts.recycled++;
         pool_slot_empty(pool, slot);
@@ -165,10 +183,11 @@ static void slot_give_back(struct pool *pool, struct pool_slot *slot)
     list_push_front(&slot->runner->idle, &slot->idle_link);
 }
 
-void pool_ended(struct pool *pool, struct pool_call *call, bool is_broken)
+void pool_ended(struct pool *pool, struct pool_call *call, bool is_broken, uint64_t now_ms)
 {
     struct pool_slot *slot = call->slot;
     CHECK(slot != NULL && slot->call == call);
+    pool->now_ms = now_ms;
 
     struct pool_function *function = call->function;
     slot_give_back(pool, slot);
@@ -307,10 +326,10 @@ static void drop_idle_functions(struct pool *pool)
     }
 }
 
-void pool_forget(struct pool *pool, const char *image_id)
+void pool_forget(struct pool *pool, const struct pool_request *request)
 {
-    for (struct pool_image *image = map_get(&pool->images, image_id); image != NULL;
-         image = image->next_variant) {
+    struct pool_image *image = pool_image_look(pool, request);
+    if (image != NULL) {
         image->is_wanted = false;
         image->is_foreseen = false;
         pool_image_consider_orphan(pool, image);

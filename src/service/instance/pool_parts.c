@@ -141,15 +141,34 @@ static bool limits_equal(const struct vmm_limits *a, const struct vmm_limits *b)
         a->log_bytes_max == b->log_bytes_max;
 }
 
+static bool settings_equal(const struct pool_settings *a, const struct pool_settings *b)
+{
+    return a->is_sticky == b->is_sticky && a->instances_min == b->instances_min &&
+        a->instances_max == b->instances_max && a->idle_ms == b->idle_ms &&
+        a->recycle_calls == b->recycle_calls && a->recycle_ms == b->recycle_ms;
+}
+
 enum { OWNER_SIZE = 96 };
 
-/* What one function keeps in memory is not for another one, nor for another version of it. */
+/* What one function keeps in memory, and how many instances it has, is nothing to another one, nor
+ * to another version of it. */
 static void write_owner(const struct pool_request *request, char ret_owner[OWNER_SIZE])
 {
+    const struct pool_settings *settings = &request->settings;
     ret_owner[0] = '\0';
-    if (request->settings.is_sticky) {
+    if (settings->is_sticky || settings->instances_min > 0 || settings->instances_max > 0) {
         snprintf(ret_owner, OWNER_SIZE, "%s:%" PRIu64, request->function, request->version);
     }
+}
+
+bool pool_requests_share(const struct pool_request *a, const struct pool_request *b)
+{
+    char owner_a[OWNER_SIZE];
+    char owner_b[OWNER_SIZE];
+    write_owner(a, owner_a);
+    write_owner(b, owner_b);
+    return strcmp(a->image_id, b->image_id) == 0 && limits_equal(&a->limits, &b->limits) &&
+        settings_equal(&a->settings, &b->settings) && strcmp(owner_a, owner_b) == 0;
 }
 
 struct pool_image *pool_image_look(const struct pool *pool, const struct pool_request *request)
@@ -158,7 +177,9 @@ struct pool_image *pool_image_look(const struct pool *pool, const struct pool_re
     write_owner(request, owner);
     struct pool_image *image = map_get(&pool->images, request->image_id);
     while (image != NULL &&
-           (!limits_equal(&image->limits, &request->limits) || strcmp(image->owner, owner) != 0)) {
+           (!limits_equal(&image->limits, &request->limits) ||
+            !settings_equal(&image->settings, &request->settings) ||
+            strcmp(image->owner, owner) != 0)) {
         image = image->next_variant;
     }
     return image;
@@ -174,12 +195,11 @@ struct pool_image *pool_image_find(struct pool *pool, const struct pool_request 
         image->id = memory_copy_string(request->image_id);
         image->owner = memory_copy_string(owner);
         image->limits = request->limits;
+        image->settings = request->settings;
         image->next_variant = map_get(&pool->images, request->image_id);
         list_init(&image->residencies);
         map_set(&pool->images, request->image_id, image);
     }
-    image->settings = request->settings;
-    list_remove(&image->forgotten_link);
     list_remove(&image->orphan_link);
     return image;
 }

@@ -197,8 +197,8 @@ static void on_loaded(const struct error *error, const struct vmm_image_info *in
 }
 
 /*
- * The runner knows an image by one name, and loads it with one set of limits; versions that share
- * code but not limits need names of their own.
+ * The runner knows an image by one name, and loads it with one set of limits; versions that have
+ * the code in common but not their instances need names of their own.
  */
 static void name_image(const struct pool_image *image, char ret_name[HASH_TEXT_SIZE])
 {
@@ -209,6 +209,9 @@ static void name_image(const struct pool_image *image, char ret_name[HASH_TEXT_S
     buffer_append_u64(&text, image->limits.timeout_ms);
     buffer_append_u64(&text, image->limits.output_bytes_max);
     buffer_append_u64(&text, image->limits.log_bytes_max);
+    buffer_append_u64(&text, image->settings.idle_ms);
+    buffer_append_u64(&text, image->settings.recycle_calls);
+    buffer_append_u64(&text, image->settings.recycle_ms);
     buffer_append_string(&text, image->owner);
     hash_bytes(text.data, text.used, ret_name);
 }
@@ -259,7 +262,7 @@ void project_fill_request(const struct instance_target *target, struct pool_requ
 
 void project_note_image(struct pool_image *image, struct instance_target *target)
 {
-    if (image->user == NULL) {
+    if (image != NULL && image->user == NULL) {
         struct image_facts *facts = NEW(struct image_facts);
         facts->target = instance_target_ref(target);
         name_image(image, facts->name);

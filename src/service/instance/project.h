@@ -123,7 +123,7 @@ unsigned project_slots(const struct project *project);
 /* What a call of this target asks of the pool; wait_ms_max is the caller's. */
 void project_fill_request(const struct instance_target *target, struct pool_request *ret_request);
 
-/* The image is now known to the pool: keep what loading it needs. */
+/* The image is now known to the pool (or none is: NULL): keep what loading it needs. */
 void project_note_image(struct pool_image *image, struct instance_target *target);
 
 /* Fail what waits, end its runners (which ends what runs), and free it. */

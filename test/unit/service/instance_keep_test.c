@@ -14,13 +14,19 @@ static struct call *call_with(struct world *world, unsigned function, struct poo
                   (struct wish){.function = function, .queue_max = 100, .settings = settings});
 }
 
-static void want(struct world *world, struct pool_settings settings)
+static void want_version(struct world *world, uint64_t version, struct pool_settings settings,
+                         bool is_wanted)
 {
     pool_want(world->pool,
               &(struct pool_request){
-                  .function = "f1", .image_id = "i1", .version = 1, .settings = settings},
-              world->now_ms);
+                  .function = "f1", .image_id = "i1", .version = version, .settings = settings},
+              is_wanted, world->now_ms);
     pump(world);
+}
+
+static void want(struct world *world, struct pool_settings settings)
+{
+    want_version(world, 1, settings, true);
 }
 
 TEST(instance_keep, instances_min_are_there_before_anybody_calls)
@@ -36,8 +42,7 @@ TEST(instance_keep, instances_min_are_there_before_anybody_calls)
     EXPECT(pool_instances(world->pool) == 2 && world->starts == 2);
     advance(world, 10 * 3600 * 1000); /* nobody calls for hours */
     EXPECT(pool_instances(world->pool) == 2);
-    pool_forget(world->pool, "i1");
-    pump(world);
+    forget(world, "f1", "i1", settings);
     EXPECT(pool_is_empty(world->pool));
     EXPECT(pool_wake_ms(world->pool) == UINT64_MAX || pool_wake_ms(world->pool) > 0);
     world_free(world);
@@ -57,6 +62,56 @@ TEST(instance_keep, instances_max_holds_and_calls_wait_for_one_of_them)
     EXPECT(third->state == CALL_WAITING && world->starts == 1);
     finish(world, first);
     EXPECT(third->state == CALL_RUNNING && third->is_warm);
+    world_free(world);
+}
+
+/*
+ * Goal: versions and functions of one module do not take each other's instances, nor what is said
+ * of them.
+ * Method: a new version of the same code, as a change of the environment is one; a function beside
+ * it that wants none; and one that is called.
+ */
+TEST(instance_keep, instances_min_holds_of_each_version_and_function_of_one_module)
+{
+    struct world *world = world_new(8, 1);
+    struct pool_settings settings = {.instances_min = 2, .idle_ms = 60000};
+    want_version(world, 1, settings, true);
+    want_version(world, 2, settings, true);
+    want_version(world, 1, settings, false); /* the alias has moved */
+    advance(world, POOL_KEEP_MS);
+    EXPECT(pool_instances(world->pool) == 2);
+    struct call *other = arrive(world, (struct wish){.function = 2, .image = "i1", .queue_max = 9});
+    EXPECT(!other->is_warm); /* one of its own */
+    advance(world, POOL_KEEP_MS);
+    EXPECT(pool_instances(world->pool) == 3);
+    EXPECT(
+        arrive(
+            world,
+            (struct wish){
+                .function = 1, .image = "i1", .version = 2, .queue_max = 9, .settings = settings})
+            ->is_warm);
+    want_version(world, 3, settings, false); /* of which nothing is known */
+    world_free(world);
+}
+
+TEST(instance_keep, functions_of_one_module_are_forgotten_one_by_one)
+{
+    struct world *world = world_new(8, 1);
+    struct pool_settings least = {.instances_min = 2, .idle_ms = 60000};
+    struct pool_settings plain = {.idle_ms = 60000};
+    want(world, least);
+    struct call *other = arrive(
+        world, (struct wish){.function = 2, .image = "i1", .queue_max = 9, .settings = plain});
+    EXPECT(pool_instances(world->pool) == 3);
+    forget(world, "f1", "i1", least);
+    EXPECT(pool_instances(world->pool) == 1 && world->unloads == 1 && world->ends == 0);
+    forget(world, "f2", "i1", plain);
+    struct call *late = arrive(
+        world, (struct wish){.function = 2, .image = "i1", .queue_max = 9, .settings = plain});
+    EXPECT(late->state == CALL_RUNNING); /* it was on its way, and keeps nothing here */
+    finish(world, other);
+    finish(world, late);
+    EXPECT(pool_is_empty(world->pool) && world->ends == 1);
     world_free(world);
 }
 
@@ -186,8 +241,7 @@ TEST(instance_keep, a_forecast_that_is_taken_back_leaves_what_was_learnt)
     expect(world, settings, false, 0);
     advance(world, POOL_SURPLUS_MS + POOL_KEEP_MS);
     EXPECT(pool_instances(world->pool) == 2);
-    pool_forget(world->pool, "i1");
-    pump(world);
+    forget(world, "f1", "i1", settings);
     expect(world, settings, true, 0); /* nothing is made or kept for it */
     EXPECT(pool_instances(world->pool) == 0);
     world_free(world);

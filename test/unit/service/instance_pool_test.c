@@ -273,8 +273,7 @@ TEST(instance_pool, forgets_an_image_when_its_last_call_has_ended_and_then_ends_
 {
     struct world *world = world_new(2, 1);
     struct call *call = call_function(world, 1);
-    pool_forget(world->pool, "i1");
-    pump(world);
+    forget(world, "f1", "i1", (struct pool_settings){0});
     EXPECT(world->unloads == 0 && world->ends == 0);
     finish(world, call);
     EXPECT(world->unloads == 1 && world->releases == 1 && world->ends == 1);
@@ -288,11 +287,12 @@ TEST(instance_pool, keeps_images_with_other_limits_apart)
     struct world *world = world_new(2, 1);
     struct error error = {0};
     struct call *calls = world->calls;
+    struct pool_request requests[2];
     for (unsigned i = 0; i < 2; i++) {
-        struct pool_request request = {
+        requests[i] = (struct pool_request){
             .function = "f", .image_id = "i", .queue_max = 1, .wait_ms_max = 1000};
-        request.limits.memory_bytes = 65536 * (i + 1);
-        EXPECT(pool_arrive(world->pool, &calls[i].pool, &request, world->now_ms, &error) == 0);
+        requests[i].limits.memory_bytes = 65536 * (i + 1);
+        EXPECT(pool_arrive(world->pool, &calls[i].pool, &requests[i], world->now_ms, &error) == 0);
         calls[i].state = CALL_WAITING;
         calls[i].order = i;
         pump(world);
@@ -301,7 +301,9 @@ TEST(instance_pool, keeps_images_with_other_limits_apart)
     EXPECT(calls[0].pool.image != calls[1].pool.image);
     finish(world, &calls[0]);
     finish(world, &calls[1]);
-    pool_forget(world->pool, "i");
+    EXPECT(!pool_requests_share(&requests[0], &requests[1]));
+    pool_forget(world->pool, &requests[0]);
+    pool_forget(world->pool, &requests[1]);
     pump(world);
     EXPECT(world->unloads == 2 && pool_is_empty(world->pool));
     world_free(world);
@@ -443,8 +445,7 @@ static void random_event(struct world *world, uint64_t *seed)
     } else if (dice < 88) {
         char image[8];
         snprintf(image, sizeof(image), "i%u", random_below(seed, 8));
-        pool_forget(world->pool, image);
-        pump(world);
+        forget(world, "f", image, (struct pool_settings){0});
     } else if (dice < 90) {
         unsigned runner = random_below(seed, RUNNERS);
         if (world->is_alive[runner]) {

@@ -186,6 +186,7 @@ struct wish {
     unsigned queue_max;
     uint64_t wait_ms;
     struct pool_settings settings;
+    uint64_t version; /* 0: 1 */
 };
 
 static inline struct call *arrive(struct world *world, struct wish wish)
@@ -202,7 +203,7 @@ static inline struct call *arrive(struct world *world, struct wish wish)
     struct pool_request request = {
         .function = name,
         .image_id = wish.image != NULL ? wish.image : image,
-        .version = 1,
+        .version = wish.version > 0 ? wish.version : 1,
         .settings = wish.settings,
         .concurrency_max = wish.concurrency_max,
         .queue_max = wish.queue_max,
@@ -230,12 +231,21 @@ static inline struct call *call_function(struct world *world, unsigned function)
     return arrive(world, (struct wish){.function = function, .queue_max = 100});
 }
 
+static inline void forget(struct world *world, const char *function, const char *image,
+                          struct pool_settings settings)
+{
+    pool_forget(world->pool,
+                &(struct pool_request){
+                    .function = function, .image_id = image, .version = 1, .settings = settings});
+    pump(world);
+}
+
 static inline void finish(struct world *world, struct call *call)
 {
     EXPECT(call->state == CALL_RUNNING);
     world->on_slot[call->runner][call->slot] = NULL;
     call->state = CALL_FREE;
-    pool_ended(world->pool, &call->pool, false);
+    pool_ended(world->pool, &call->pool, false, world->now_ms);
     pump(world);
 }
 
@@ -246,7 +256,7 @@ static inline void die(struct world *world, unsigned runner)
         if (call != NULL) {
             world->on_slot[runner][slot] = NULL;
             call->state = CALL_FREE;
-            pool_ended(world->pool, &call->pool, true);
+            pool_ended(world->pool, &call->pool, true, world->now_ms);
             pump(world); /* nothing may start on the dying one */
         }
     }

@@ -326,7 +326,7 @@ static void body_prepare(void)
     fake_turn();
     EXPECT(described == 1);
 
-    instance_forget(fake_instances, "default", "image");
+    instance_forget(fake_instances, &fake_target);
     fake_turn();
     EXPECT(fake_runners[0]->unloads == 0); /* still running it */
     fake_end(fake_call(0), VMM_END_EXIT, 0, "");
