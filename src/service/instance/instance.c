@@ -106,7 +106,7 @@ static void on_pressure_timer(void *context)
 
 void instance_watch_pressure(struct instance_service *service)
 {
-    bool is_needed = service->instances > 0 || service->was_pressed;
+    bool is_needed = service->runners > 0 || service->was_pressed;
     if (is_needed && !service->pressure_timer_runs && service->pressure_timer != NULL) {
         service->pressure_timer_runs = true;
         loop_timer_start(service->pressure_timer, PRESSURE_MS);

@@ -157,8 +157,8 @@ static struct residency *choose_unload(const struct pool_runner *runner)
     return NULL;
 }
 
-static bool load_into(struct pool *pool, struct pool_runner *runner, struct pool_image *image,
-                      struct pool_effect *ret_effect)
+bool pool_load_into(struct pool *pool, struct pool_runner *runner, struct pool_image *image,
+                    struct pool_effect *ret_effect)
 {
     if (runner->residency_count >= POOL_IMAGES_MAX) {
         struct residency *victim = choose_unload(runner);
@@ -185,7 +185,7 @@ static int runner_to_start(const struct pool *pool)
     return -1;
 }
 
-static bool start_runner(struct pool *pool, uint64_t now_ms, struct pool_effect *ret_effect)
+bool pool_start_runner(struct pool *pool, uint64_t now_ms, struct pool_effect *ret_effect)
 {
     int index = runner_to_start(pool);
     if (index < 0 || now_ms < pool->start_not_before_ms) {
@@ -220,10 +220,10 @@ bool pool_bring_image(struct pool *pool, struct pool_image *image, bool may_grow
     }
     if (target != NULL &&
         (pool_runner_has_room(pool, target) || pool_image_presence(image) == PRESENCE_NONE)) {
-        return load_into(pool, target, image, ret_effect);
+        return pool_load_into(pool, target, image, ret_effect);
     }
     if (pool->alive == 0 || (may_grow && !pool_has_room(pool))) {
-        return start_runner(pool, now_ms, ret_effect);
+        return pool_start_runner(pool, now_ms, ret_effect);
     }
     return false;
 }
@@ -306,6 +306,15 @@ static bool next_orphan(struct pool *pool, struct pool_effect *ret_effect)
     return true;
 }
 
+void pool_end_runner(struct pool *pool, struct pool_runner *runner, struct pool_effect *ret_effect)
+{
+    CHECK(runner->state == RUNNER_ALIVE && runner->busy == 0);
+    pool_runner_empty(pool, runner, "");
+    pool->alive--;
+    *ret_effect =
+        (struct pool_effect){.kind = POOL_END_RUNNER, .runner = runner_index(pool, runner)};
+}
+
 /* Nothing is left that a runner could be for. */
 static bool next_end_runner(struct pool *pool, struct pool_effect *ret_effect)
 {
@@ -315,10 +324,8 @@ static bool next_end_runner(struct pool *pool, struct pool_effect *ret_effect)
     for (unsigned i = 0; pool->alive > 0 && i < pool->options.runners_max; i++) {
         struct pool_runner *runner = &pool->runners[i];
         if (runner->state == RUNNER_ALIVE) {
-            CHECK(runner->busy == 0 && runner->residency_count == 0);
-            pool_runner_empty(pool, runner, "");
-            pool->alive--;
-            *ret_effect = (struct pool_effect){.kind = POOL_END_RUNNER, .runner = i};
+            CHECK(runner->residency_count == 0);
+            pool_end_runner(pool, runner, ret_effect);
             return true;
         }
     }

@@ -15,13 +15,15 @@
  *     the one that has been idle for longest.
  *   - An image has at most its instances_max slots; beyond that its calls wait for one of them.
  *   - Instances are kept warm as demand.h has learnt, at least instances_min, until nothing was
- *     called for idle_ms; or as was foreseen (pool_expect()), however long ago the last call was;
- *     one that has served recycle_calls calls, or is older than recycle_ms, begins anew.  Under
- * memory pressure idle ones go, those beyond instances_min first.
+ *     called for idle_ms; or as was foreseen (pool_expect()), however long ago the last call was.
+ *   - An instance that has served recycle_calls calls, or is older than recycle_ms, begins anew.
+ *   - Under memory pressure idle ones go, those beyond instances_min first.
  *   - Versions and functions with the same image, limits and settings have their instances in
- *     common; but what has state (is_sticky) or a bound (instances_min, instances_max) belongs to
- * one version of one function.
- *   - A runner is started when there is none, or when all slots have been busy for a while.
+ *     common; but what has state (is_sticky) or a bound (instances_min, instances_max) is one
+ *     version's of one function.
+ *   - A runner is started when there is none, when all slots have been busy for a while, or when
+ *     what is to be kept has no room.  It ends when it had no instance for POOL_SURPLUS_MS and
+ *     others have what it has loaded, or when no image is left.
  *   - Calls that had not started survive the death of a runner.
  *
  * The structs are the pool's own affair but for the fields said to be the caller's.
@@ -51,7 +53,8 @@ enum {
     POOL_BACKOFF_MS = 200,      /* before the third start in a row; doubled for each further */
     POOL_BACKOFF_MS_MAX = 10000,
     POOL_KEEP_MS = 5000,     /* how often what is kept warm is thought over */
-    POOL_SURPLUS_MS = 10000, /* what is beyond what was learnt goes when it was idle for so long */
+    POOL_SURPLUS_MS = 10000, /* what is beyond what was learnt goes when it was idle for so long,
+                              * and so does a runner without instances */
     POOL_GROW_MS = 100, /* a call must have waited so long for one more runner to be worth it */
 };
 
@@ -126,15 +129,15 @@ struct pool_request {
 
 enum pool_effect_kind {
     POOL_START_RUNNER, /* then pool_runner_started() or pool_runner_refused() */
-    POOL_END_RUNNER,   /* `runner` is idle and not wanted: it is forgotten already */
-    POOL_LOAD,         /* `image` into `runner`; then pool_loaded() or pool_load_failed() */
-    POOL_UNLOAD,       /* nobody uses `image` on `runner` */
-    POOL_RELEASE,      /* `image` is gone for the pool: free image->user, nothing else */
-    POOL_INVOKE,       /* `call` on `slot` of `runner`; then pool_ended() */
-    POOL_WARM,         /* make `slot` of `runner` an instance of `image`, without a call */
-    POOL_COOL,         /* `slot` of `runner` holds nothing any more: give its memory back */
-    POOL_FAIL,         /* `call` was waiting and ends with `error` */
-    POOL_PREPARED,     /* `call`, from pool_prepare(): `image` is loaded, or `error` says why not */
+    POOL_END_RUNNER, /* `runner` is idle and not wanted: it is forgotten, with what it had loaded */
+    POOL_LOAD,       /* `image` into `runner`; then pool_loaded() or pool_load_failed() */
+    POOL_UNLOAD,     /* nobody uses `image` on `runner` */
+    POOL_RELEASE,    /* `image` is gone for the pool: free image->user, nothing else */
+    POOL_INVOKE,     /* `call` on `slot` of `runner`; then pool_ended() */
+    POOL_WARM,       /* make `slot` of `runner` an instance of `image`, without a call */
+    POOL_COOL,       /* `slot` of `runner` holds nothing any more: give its memory back */
+    POOL_FAIL,       /* `call` was waiting and ends with `error` */
+    POOL_PREPARED,   /* `call`, from pool_prepare(): `image` is loaded, or `error` says why not */
 };
 
 struct pool_effect {

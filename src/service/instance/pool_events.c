@@ -239,6 +239,7 @@ void pool_runner_started(struct pool *pool, unsigned index, uint64_t now_ms)
     CHECK(runner->state == RUNNER_STARTING);
     runner->state = RUNNER_ALIVE;
     runner->started_ms = now_ms;
+    runner->emptied_ms = now_ms;
     pool->starting--;
     pool->alive++;
     pool->keeps_due = true;

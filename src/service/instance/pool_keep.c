@@ -71,9 +71,6 @@ static void look_for_idle(struct looking *looking, const struct pool_image *imag
 /* Where it is loaded and a slot is empty: nobody else's instance is taken for it. */
 static bool warm(struct pool *pool, struct pool_image *image, struct pool_effect *ret_effect)
 {
-    if (pool_is_full(pool)) {
-        return false;
-    }
     LIST_EACH(node, &image->residencies)
     {
         struct residency *residency = LIST_ITEM(node, struct residency, image_link);
@@ -99,11 +96,32 @@ static bool warm(struct pool *pool, struct pool_image *image, struct pool_effect
     return false;
 }
 
+/* Where it is loaded all slots are taken: it is loaded beside an empty one, or a runner started. */
+static bool widen(struct looking *looking, struct pool_image *image)
+{
+    struct pool *pool = looking->pool;
+    struct pool_runner *target = NULL;
+    for (unsigned i = 0; i < pool->options.runners_max; i++) {
+        struct pool_runner *runner = &pool->runners[i];
+        if (runner->state != RUNNER_ALIVE || list_is_empty(&runner->empty)) {
+            continue;
+        }
+        if (pool_residency_find(image, runner) != NULL) {
+            return false; /* it is being loaded there: wait */
+        }
+        target = target == NULL ? runner : target;
+    }
+    return target != NULL ? pool_load_into(pool, target, image, looking->effect)
+                          : pool_start_runner(pool, looking->now_ms, looking->effect);
+}
+
 static bool warm_or_load(struct looking *looking, struct pool_image *image)
 {
-    return warm(looking->pool, image, looking->effect) ||
-        (pool_image_presence(image) == PRESENCE_NONE &&
-         pool_bring_image(looking->pool, image, false, looking->now_ms, looking->effect));
+    struct pool *pool = looking->pool;
+    return !pool_is_full(pool) &&
+        (warm(pool, image, looking->effect) || widen(looking, image) ||
+         (pool_image_presence(image) == PRESENCE_NONE &&
+          pool_bring_image(pool, image, false, looking->now_ms, looking->effect)));
 }
 
 static void look_at_variant(struct looking *looking, struct pool_image *image)
@@ -165,6 +183,49 @@ static bool next_unload(struct pool *pool, struct pool_effect *ret_effect)
     return false;
 }
 
+static bool is_elsewhere(const struct residency *residency)
+{
+    LIST_EACH(node, &residency->image->residencies)
+    {
+        const struct residency *other = LIST_ITEM(node, struct residency, image_link);
+        if (other != residency && other->is_loaded && other->runner->state == RUNNER_ALIVE) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* Nobody has needed its slots for a while, and nothing is to be loaded again for want of it. */
+static bool is_surplus(const struct pool *pool, const struct pool_runner *runner, uint64_t now_ms)
+{
+    LIST_EACH(node, &runner->residencies)
+    {
+        const struct residency *residency = LIST_ITEM(node, struct residency, runner_link);
+        if (!residency->is_loaded || residency->image->waiting > 0 || !is_elsewhere(residency)) {
+            return false;
+        }
+    }
+    return pool->waiting == 0 && now_ms - runner->emptied_ms >= POOL_SURPLUS_MS;
+}
+
+/* Of several runners those without any instance go; what is loaded stays on one of them. */
+static bool next_surplus_runner(struct looking *looking)
+{
+    struct pool *pool = looking->pool;
+    for (unsigned i = 0; pool->alive > 1 && i < pool->options.runners_max; i++) {
+        struct pool_runner *runner = &pool->runners[i];
+        if (runner->state != RUNNER_ALIVE || runner->busy > 0 || !list_is_empty(&runner->idle)) {
+            continue;
+        }
+        if (is_surplus(pool, runner, looking->now_ms)) {
+            pool_end_runner(pool, runner, looking->effect);
+            return true;
+        }
+        looking->needs_more_looks |= looking->now_ms - runner->emptied_ms < POOL_SURPLUS_MS;
+    }
+    return false;
+}
+
 bool pool_next_keep(struct pool *pool, uint64_t now_ms, struct pool_effect *ret_effect)
 {
     if (!pool->keeps_due) {
@@ -189,6 +250,9 @@ bool pool_next_keep(struct pool *pool, uint64_t now_ms, struct pool_effect *ret_
         return true;
     }
     if (pool->may_evict && pool->pressure == POOL_PRESSURE_HIGH && next_unload(pool, ret_effect)) {
+        return true;
+    }
+    if (next_surplus_runner(&looking)) {
         return true;
     }
     pool->may_evict = false;

@@ -285,6 +285,7 @@ void pool_slot_empty(struct pool *pool, struct pool_slot *slot)
     list_remove(&slot->idle_link);
     slot->residency = NULL;
     slot->is_last = false;
+    slot->runner->emptied_ms = pool->now_ms;
     list_push_back(&slot->runner->empty, &slot->link);
     image->instances--;
     pool->instances--;
@@ -515,6 +516,8 @@ static void check_image(const char *id, void *value, void *context)
             idle += list_length(&residency->idle);
         }
         CHECK(image->busy == busy && image->instances == busy + idle);
+        CHECK_IMPLIES(image->settings.instances_max > 0,
+                      image->instances <= image->settings.instances_max);
         *(unsigned *)context += image->instances;
     }
 }

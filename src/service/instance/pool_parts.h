@@ -29,6 +29,7 @@ struct pool_runner {
     unsigned busy;
     unsigned residency_count;
     uint64_t started_ms;
+    uint64_t emptied_ms;     /* when a slot became empty last */
     struct list residencies; /* most recently used first */
     struct list empty;       /* slots without an image */
     struct list idle;        /* slots with one, most recently used first */
@@ -146,6 +147,10 @@ bool pool_is_full(const struct pool *pool); /* it has as many instances as it ma
 struct pool_slot *pool_choose_slot(const struct pool *pool, const struct pool_image *image);
 void pool_call_drop(struct pool *pool, struct pool_call *call);
 void pool_runner_empty(struct pool *pool, struct pool_runner *runner, const char *reason);
+bool pool_load_into(struct pool *pool, struct pool_runner *runner, struct pool_image *image,
+                    struct pool_effect *ret_effect);
+bool pool_start_runner(struct pool *pool, uint64_t now_ms, struct pool_effect *ret_effect);
+void pool_end_runner(struct pool *pool, struct pool_runner *runner, struct pool_effect *ret_effect);
 bool pool_bring_image(struct pool *pool, struct pool_image *image, bool may_grow, uint64_t now_ms,
                       struct pool_effect *ret_effect);
 void pool_unload(struct pool *pool, struct residency *residency, struct pool_effect *ret_effect);

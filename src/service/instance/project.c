@@ -107,6 +107,7 @@ static void on_runner_exit(struct runner *runner, const char *reason, void *cont
     log_warn("runner %d of project %s ended: %s", (int)runner_pid(runner), project->name, reason);
     telemetry_add(service->options.telemetry, TELEMETRY_RUNNER_DEATHS, 1);
     seat->runner = NULL;
+    service->runners--;
     void_loads(seat);
     loop_post(service->loop, free_runner_later, runner); /* we are inside it */
     pool_runner_died(project->pool, seat->index, reason, clock_monotonic_ms());
@@ -137,6 +138,7 @@ static void perform_start(struct project *project, unsigned index)
         pool_runner_refused(project->pool, index, &err, clock_monotonic_ms());
         return;
     }
+    service->runners++;
     telemetry_add(service->options.telemetry, TELEMETRY_RUNNER_STARTS, 1);
     log_info("runner %d of project %s started: %s", (int)runner_pid(seat->runner), project->name,
              project->is_linux ? runner_jail_text(seat->runner)
@@ -153,6 +155,7 @@ static void perform_end(struct project *project, unsigned index)
              project->name);
     loop_post(project->service->loop, free_runner_later, seat->runner);
     seat->runner = NULL;
+    project->service->runners--;
 }
 
 /* ---- Images ---- */

@@ -26,9 +26,10 @@ struct instance_service {
     struct list free_calls; /* kept for the next ones */
     unsigned free_call_count;
     struct list ending_calls;          /* their end is posted */
-    struct loop_timer *pressure_timer; /* runs while there are instances */
+    struct loop_timer *pressure_timer; /* runs while there are runners */
     bool pressure_timer_runs;
     bool was_pressed;
+    unsigned runners;
     uint64_t instances;    /* sums over the projects, for the gauges */
     _Atomic uint64_t busy; /* the gateway's other threads look at these two */
     _Atomic uint64_t waiting;
@@ -112,7 +113,7 @@ struct project *project_find(struct instance_service *service, const char *name,
 
 enum { PRESSURE_MS = 2000 };
 
-/* Look at memory soon, as long as there are instances. */
+/* Look at memory soon, as long as there are runners: what they have loaded takes memory, too. */
 void instance_watch_pressure(struct instance_service *service);
 
 /* Do what the pool wants, until it wants nothing more. */

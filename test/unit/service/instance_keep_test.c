@@ -65,6 +65,45 @@ TEST(instance_keep, instances_max_holds_and_calls_wait_for_one_of_them)
     world_free(world);
 }
 
+TEST(instance_keep, instances_min_holds_beyond_one_runner_and_beside_others_instances)
+{
+    struct world *world = world_new(4, 3);
+    struct pool_settings settings = {.instances_min = 6, .idle_ms = 60000};
+    finish(world, call_function(world, 2)); /* it keeps a slot of the first runner */
+    want(world, settings);
+    EXPECT(pool_instances(world->pool) == 7 && world->starts == 2);
+    pool_set_instances_max(world->pool, 8);
+    want(world, settings);
+    want_version(world, 2, settings, true); /* the quota is held all the same */
+    EXPECT(pool_instances(world->pool) == 8 && world->starts == 2);
+    world_free(world);
+}
+
+TEST(instance_keep, after_a_burst_runners_go_and_what_is_loaded_stays_on_one)
+{
+    struct world *world = world_new(2, 3);
+    struct pool_settings settings = {.idle_ms = 1000};
+    struct call *calls[6];
+    for (unsigned i = 0; i < 6; i++) {
+        calls[i] = call_with(world, 1, settings);
+        advance(world, POOL_GROW_MS);
+    }
+    EXPECT(world->starts == 3);
+    for (unsigned i = 0; i < 6; i++) {
+        finish(world, calls[i]);
+    }
+    advance(world, POOL_KEEP_MS);
+    EXPECT(pool_instances(world->pool) == 0 && world->ends == 0); /* they may come again soon */
+    finish(world, call_with(world, 2, settings)); /* it is loaded in the first one alone */
+    EXPECT(pool_runner_images(world->pool, 0) == 2);
+    advance(world, POOL_KEEP_MS);
+    advance(world, POOL_SURPLUS_MS);
+    EXPECT(world->ends == 2 && pool_runner_images(world->pool, 0) == 2);
+    EXPECT(pool_wake_ms(world->pool) == UINT64_MAX);
+    EXPECT(call_with(world, 1, settings)->state == CALL_RUNNING);
+    world_free(world);
+}
+
 /*
  * Goal: versions and functions of one module do not take each other's instances, nor what is said
  * of them.

@@ -415,6 +415,51 @@ static void random_load(struct world *world, uint64_t *seed)
     pump(world);
 }
 
+/* As a function of its number, that all its calls have the same. */
+static struct pool_settings settings_of(unsigned function)
+{
+    static const struct pool_settings settings[] = {
+        {0},
+        {.idle_ms = 1000},
+        {.idle_ms = 300, .instances_max = 2},
+        {.idle_ms = 2000, .instances_min = 2, .recycle_calls = 3},
+        {.is_sticky = true, .recycle_ms = 700},
+        {.instances_min = 5},
+    };
+    return settings[function % (sizeof(settings) / sizeof(settings[0]))];
+}
+
+static void random_word(struct world *world, uint64_t *seed)
+{
+    unsigned number = random_below(seed, 8);
+    char function[16];
+    char image[16];
+    snprintf(function, sizeof(function), "f%u", number);
+    snprintf(image, sizeof(image), "i%u", number);
+    const struct pool_request request = {
+        .function = function, .image_id = image, .version = 1, .settings = settings_of(number)};
+    switch (random_below(seed, 6)) {
+    case 0:
+    case 1:
+        pool_want(world->pool, &request, random_below(seed, 2) == 0, world->now_ms);
+        break;
+    case 2:
+        pool_expect(world->pool, &request, random_below(seed, 2) == 0, random_below(seed, 9),
+                    world->now_ms);
+        break;
+    case 3:
+        pool_set_instances_max(world->pool, random_below(seed, 2 * SLOTS));
+        break;
+    case 4:
+        pool_set_pressure(world->pool, (enum pool_pressure)random_below(seed, 3));
+        break;
+    default:
+        pool_forget(world->pool, &request);
+        break;
+    }
+    pump(world);
+}
+
 static void random_arrival(struct world *world, uint64_t *seed)
 {
     struct wish wish = {
@@ -423,6 +468,7 @@ static void random_arrival(struct world *world, uint64_t *seed)
         .wait_ms = 1 + random_below(seed, 3000),
     };
     wish.concurrency_max = wish.function % 3; /* 0 (none), 1, 2 */
+    wish.settings = settings_of(wish.function);
     if (random_below(seed, 6) == 0) {
         wish.image = "shared";
     }
@@ -443,9 +489,7 @@ static void random_event(struct world *world, uint64_t *seed)
         waiting->state = CALL_FREE;
         pump(world);
     } else if (dice < 88) {
-        char image[8];
-        snprintf(image, sizeof(image), "i%u", random_below(seed, 8));
-        forget(world, "f", image, (struct pool_settings){0});
+        random_word(world, seed);
     } else if (dice < 90) {
         unsigned runner = random_below(seed, RUNNERS);
         if (world->is_alive[runner]) {
@@ -454,7 +498,7 @@ static void random_event(struct world *world, uint64_t *seed)
     } else if (dice < 97) {
         random_load(world, seed);
     } else {
-        advance(world, random_below(seed, 400));
+        advance(world, random_below(seed, random_below(seed, 8) == 0 ? 20000 : 400));
     }
 }
 
