@@ -12,7 +12,7 @@
 
 #define COUNT(list) (sizeof(list) / sizeof((list)[0]))
 
-enum { APPEND_AT_ONCE = 500, APPEND_BYTES = 512 << 10 };
+enum { APPEND_AT_ONCE = 500, APPEND_BYTES = 512 << 10, READ_DEFAULT = 100 };
 
 static const struct payload_flag settings[] = {
     {"partitions", "partitions", FLAG_COUNT},
@@ -164,28 +164,114 @@ int verb_stream_append(const struct arguments *arguments, struct error *err)
 
 /* ---- Reading ---- */
 
-int verb_stream_read(const struct arguments *arguments, struct error *err)
+/* What the node says of one partition; its records say which it is, too. */
+static int read_partition(const struct arguments *arguments, const char *partition,
+                          json_t **ret_document, struct error *err)
 {
-    static const struct column columns[] = {
-        {"SEQUENCE", "sequence", AS_TEXT},
-        {"TIME", "time", AS_TEXT},
-        {"KEY", "key", AS_TEXT},
-        {"BODY", "shown", AS_TEXT},
-    };
-    static const char *const names[] = {"partition", "from", "limit", "wait"};
-    JSON_OWNED json_t *document = NULL;
+    static const char *const names[] = {"from", "limit", "wait"};
     BUFFER_OWNED struct buffer target = {0};
     MEMORY_OWNED char *path = request_target("streams", arguments->words[0], "/records");
-    enum output output;
-    size_t index = 0;
-    json_t *record = NULL;
     buffer_append_string(&target, path);
+    request_add_query(&target, "partition", partition);
     for (size_t i = 0; i < COUNT(names); i++) {
         request_add_query(&target, names[i], flag_value(arguments, names[i]));
     }
-    int r = get(arguments, buffer_string(&target), &document, &output, err);
-    if (r < 0 || output != OUTPUT_TABLE) {
+    int r = request_json("GET", buffer_string(&target), NULL, ret_document, err);
+    size_t index = 0;
+    json_t *record = NULL;
+    json_array_foreach(json_object_get(*ret_document, "records"), index, record)
+    {
+        json_object_set(record, "partition", json_object_get(*ret_document, "partition"));
+    }
+    return r;
+}
+
+static int compare(const void *a, const void *b)
+{
+    const json_t *left = *(json_t *const *)a;
+    const json_t *right = *(json_t *const *)b;
+    int by_time = strcmp(json_text(left, "time"), json_text(right, "time"));
+    uint64_t l = json_u64(left, "partition");
+    uint64_t r = json_u64(right, "partition");
+    if (l == r) {
+        l = json_u64(left, "sequence");
+        r = json_u64(right, "sequence");
+    }
+    return by_time != 0 ? by_time : (l > r) - (l < r);
+}
+
+/* The first --limit records of all partitions, by their times. */
+static int read_partitions(const struct arguments *arguments, size_t count, json_t **ret_document,
+                           struct error *err)
+{
+    const char *limit = flag_value(arguments, "limit");
+    uint64_t most = READ_DEFAULT;
+    JSON_OWNED json_t *all = json_array();
+    int r = 0;
+    if (limit != NULL && !text_parse_u64(text_of(limit, strlen(limit)), &most)) {
+        return error_set(err, ERROR_INVALID, "--limit %.40s is no number", limit);
+    }
+    for (size_t i = 0; i < count && r == 0; i++) {
+        JSON_OWNED json_t *document = NULL;
+        MEMORY_OWNED char *partition = memory_format("%zu", i);
+        r = read_partition(arguments, partition, &document, err);
+        json_array_extend(all, json_object_get(document, "records"));
+    }
+    json_t *sorted = rows_sort(all, compare);
+    while (json_array_size(sorted) > most) {
+        json_array_remove(sorted, json_array_size(sorted) - 1);
+    }
+    *ret_document = json_pack("{s:o}", "records", sorted);
+    return r;
+}
+
+/* --partition, or the only one there is; otherwise all. */
+static int read_records(const struct arguments *arguments, json_t **ret_document, struct error *err)
+{
+    const char *partition = flag_value(arguments, "partition");
+    const char *from = flag_value(arguments, "from");
+    JSON_OWNED json_t *stream = NULL;
+    uint64_t sequence = 0;
+    if (partition != NULL) {
+        return read_partition(arguments, partition, ret_document, err);
+    }
+    MEMORY_OWNED char *target = request_target("streams", arguments->words[0], "");
+    int r = request_json("GET", target, NULL, &stream, err);
+    size_t count = json_array_size(json_object_get(stream, "partitions"));
+    bool is_of_one = flag_value(arguments, "wait") != NULL ||
+        (from != NULL && text_parse_u64(text_of(from, strlen(from)), &sequence));
+    if (r == 0 && count > 1 && is_of_one) {
+        return error_set(err, ERROR_INVALID,
+                         "a sequence, and --wait, are of one partition: say which, --partition 0 "
+                         "to %zu",
+                         count - 1);
+    }
+    if (r < 0) {
         return r;
+    }
+    return count == 1 ? read_partition(arguments, "0", ret_document, err)
+                      : read_partitions(arguments, count, ret_document, err);
+}
+
+int verb_stream_read(const struct arguments *arguments, struct error *err)
+{
+    static const struct column columns[] = {
+        {"PARTITION", "partition", AS_TEXT}, {"SEQUENCE", "sequence", AS_TEXT},
+        {"TIME", "time", AS_TEXT},           {"KEY", "key", AS_TEXT},
+        {"BODY", "shown", AS_TEXT},
+    };
+    JSON_OWNED json_t *document = NULL;
+    enum output output = OUTPUT_TABLE;
+    size_t index = 0;
+    json_t *record = NULL;
+    int r = output_of(arguments, &output, err);
+    r = r < 0 ? r : read_records(arguments, &document, err);
+    if (r < 0) {
+        return r;
+    }
+    if (output != OUTPUT_TABLE) {
+        print_document(document, output);
+        return 0;
     }
     json_array_foreach(json_object_get(document, "records"), index, record)
     {

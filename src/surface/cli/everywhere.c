@@ -13,6 +13,22 @@
 
 enum { NODES_MAX = 1024 };
 
+json_t *rows_sort(const json_t *rows, int (*compare)(const void *a, const void *b))
+{
+    size_t count = json_array_size(rows);
+    json_t **sorted = memory_new(count + 1, sizeof(json_t *));
+    json_t *array = json_array();
+    for (size_t i = 0; i < count; i++) {
+        sorted[i] = json_array_get(rows, i);
+    }
+    qsort(sorted, count, sizeof(json_t *), compare);
+    for (size_t i = 0; i < count; i++) {
+        json_array_append(array, sorted[i]);
+    }
+    free(sorted);
+    return array;
+}
+
 int everywhere_nodes(const char *wanted_or_null, json_t **ret_names, struct error *err)
 {
     JSON_OWNED json_t *document = NULL;

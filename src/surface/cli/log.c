@@ -66,17 +66,12 @@ static int compare(const void *a, const void *b)
 /* The last `tail` of all, by the clocks of the nodes that wrote them. */
 static json_t *merge(const json_t *lines, uint64_t tail)
 {
-    size_t count = json_array_size(lines);
-    json_t **sorted = memory_new(count + 1, sizeof(json_t *));
-    for (size_t i = 0; i < count; i++) {
-        sorted[i] = json_array_get(lines, i);
-    }
-    qsort(sorted, count, sizeof(json_t *), compare);
+    JSON_OWNED json_t *sorted = rows_sort(lines, compare);
+    size_t count = json_array_size(sorted);
     json_t *merged = json_array();
     for (size_t i = count > tail ? count - tail : 0; i < count; i++) {
-        json_array_append(merged, sorted[i]);
+        json_array_append(merged, json_array_get(sorted, i));
     }
-    free(sorted);
     return merged;
 }
 

@@ -206,6 +206,8 @@ int request_events_of_all(const struct event_source *sources, size_t count,
 
 /* Names of the nodes to ask: the one wanted, or all; the caller's to free. */
 int everywhere_nodes(const char *wanted_or_null, json_t **ret_names, struct error *err);
+/* The rows in the order of qsort(3)'s `compare` of two `json_t *const`; the caller's. */
+json_t *rows_sort(const json_t *rows, int (*compare)(const void *a, const void *b));
 /* A node that does not answer is told of on standard error, unless it is the only one.  None
  * answers, or one refuses: a failure. */
 int everywhere_ask(const json_t *names,

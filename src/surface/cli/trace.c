@@ -68,28 +68,16 @@ static int compare(const void *a, const void *b)
     return (left > right) - (left < right);
 }
 
-/* The rows by their beginning, in memory the caller frees. */
-static json_t **sort(const json_t *rows)
-{
-    size_t count = json_array_size(rows);
-    json_t **sorted = memory_new(count + 1, sizeof(json_t *));
-    for (size_t i = 0; i < count; i++) {
-        sorted[i] = json_array_get(rows, i);
-    }
-    qsort(sorted, count, sizeof(json_t *), compare);
-    return sorted;
-}
-
 /* ---- The list ---- */
 
-static json_t *find_trace(const json_t *traces, const char *id)
+static json_t *find(const json_t *rows, const char *id)
 {
     size_t index = 0;
-    json_t *trace = NULL;
-    json_array_foreach(traces, index, trace)
+    json_t *row = NULL;
+    json_array_foreach(rows, index, row)
     {
-        if (strcmp(json_text(trace, "id"), id) == 0) {
-            return trace;
+        if (strcmp(json_text(row, "id"), id) == 0) {
+            return row;
         }
     }
     return NULL;
@@ -115,18 +103,19 @@ static void add_part(json_t *trace, const json_t *part)
 /* Newest first, and at most `most`. */
 static json_t *join(const json_t *rows, uint64_t most)
 {
-    size_t count = json_array_size(rows);
-    json_t **sorted = sort(rows);
+    JSON_OWNED json_t *sorted = rows_sort(rows, compare);
     JSON_OWNED json_t *oldest_first = json_array();
-    for (size_t i = 0; i < count; i++) {
-        json_t *known = find_trace(oldest_first, json_text(sorted[i], "id"));
+    size_t index = 0;
+    json_t *row = NULL;
+    json_array_foreach(sorted, index, row)
+    {
+        json_t *known = find(oldest_first, json_text(row, "id"));
         if (known != NULL) {
-            add_part(known, sorted[i]);
+            add_part(known, row);
         } else {
-            json_array_append(oldest_first, sorted[i]);
+            json_array_append(oldest_first, row);
         }
     }
-    free(sorted);
     json_t *joined = json_array();
     for (size_t i = json_array_size(oldest_first); i > 0 && json_array_size(joined) < most; i--) {
         json_array_append(joined, json_array_get(oldest_first, i - 1));
@@ -203,8 +192,7 @@ int verb_trace_list(const struct arguments *arguments, struct error *err)
 /* ---- The waterfall ---- */
 
 struct waterfall {
-    json_t **spans; /* by their beginning */
-    size_t count;
+    json_t *spans; /* by their beginning */
     uint64_t start_us;
     uint64_t whole_ns;
     int name_width;
@@ -216,12 +204,7 @@ struct waterfall {
 static bool is_root(const struct waterfall *waterfall, const json_t *span)
 {
     const char *parent = json_text(span, "parent");
-    for (size_t i = 0; parent[0] != '\0' && i < waterfall->count; i++) {
-        if (strcmp(json_text(waterfall->spans[i], "id"), parent) == 0) {
-            return false;
-        }
-    }
-    return true;
+    return parent[0] == '\0' || find(waterfall->spans, parent) == NULL;
 }
 
 static void print_bar(const struct waterfall *waterfall, const json_t *span)
@@ -275,8 +258,8 @@ static void print_span(const struct waterfall *waterfall, const json_t *span, in
 /* Spans are input: that they are their own ancestors ends at a depth. */
 static void print_tree(const struct waterfall *waterfall, const char *parent, int depth)
 {
-    for (size_t i = 0; i < waterfall->count && depth < DEPTH_MAX; i++) {
-        const json_t *span = waterfall->spans[i];
+    for (size_t i = 0; i < json_array_size(waterfall->spans) && depth < DEPTH_MAX; i++) {
+        const json_t *span = json_array_get(waterfall->spans, i);
         bool is_child =
             depth == 0 ? is_root(waterfall, span) : strcmp(json_text(span, "parent"), parent) == 0;
         if (is_child) {
@@ -311,17 +294,19 @@ static bool speaks_utf8(void)
 static void measure(struct waterfall *waterfall)
 {
     uint64_t end_ns = 0;
-    const char *first_node = json_text(waterfall->spans[0], "node");
+    const json_t *first = json_array_get(waterfall->spans, 0);
     bool has_several = false;
-    waterfall->start_us = number_in(waterfall->spans[0], "start_us");
-    for (size_t i = 0; i < waterfall->count; i++) {
-        const json_t *span = waterfall->spans[i];
+    size_t index = 0;
+    json_t *span = NULL;
+    waterfall->start_us = number_in(first, "start_us");
+    json_array_foreach(waterfall->spans, index, span)
+    {
         uint64_t span_end_ns = (number_in(span, "start_us") - waterfall->start_us) * 1000 +
             number_in(span, "duration_ns");
         int name = (int)strlen(json_text(span, "name")) + (is_root(waterfall, span) ? 0 : 6);
         int node = (int)strlen(json_text(span, "node"));
         end_ns = span_end_ns > end_ns ? span_end_ns : end_ns;
-        has_several = has_several || strcmp(json_text(span, "node"), first_node) != 0;
+        has_several = has_several || strcmp(json_text(span, "node"), json_text(first, "node")) != 0;
         waterfall->name_width = name > waterfall->name_width ? name : waterfall->name_width;
         waterfall->node_width = node > waterfall->node_width ? node : waterfall->node_width;
     }
@@ -338,15 +323,15 @@ static void measure(struct waterfall *waterfall)
 static void print_waterfall(const json_t *rows)
 {
     char took[32];
-    struct waterfall waterfall = {.name_width = 16, .count = json_array_size(rows)};
-    waterfall.spans = sort(rows);
+    JSON_OWNED json_t *spans = rows_sort(rows, compare);
+    struct waterfall waterfall = {.name_width = 16, .spans = spans};
+    const json_t *first = json_array_get(spans, 0);
+    size_t count = json_array_size(spans);
     measure(&waterfall);
     format_ns(waterfall.whole_ns, took, sizeof(took));
-    printf("trace    %s\nstarted  %s\ntook     %s, %zu span%s\n\n",
-           json_text(waterfall.spans[0], "trace"), json_text(waterfall.spans[0], "start_at"), took,
-           waterfall.count, waterfall.count == 1 ? "" : "s");
+    printf("trace    %s\nstarted  %s\ntook     %s, %zu span%s\n\n", json_text(first, "trace"),
+           json_text(first, "start_at"), took, count, count == 1 ? "" : "s");
     print_tree(&waterfall, "", 0);
-    free(waterfall.spans);
 }
 
 /* ---- Showing one ---- */

@@ -445,13 +445,14 @@ const struct verb cli_verbs[] = {
      "  tail -1000 access.log | blixard stream append clicks --lines -\n",
      verb_stream_append},
     {"stream", "read", "NAME", 1, 1,
-     FLAGS({"partition", 'p', "NUMBER", NULL, "Which partition (default 0)."},
+     FLAGS({"partition", 'p', "NUMBER", NULL, "Which partition (default: all, by time)."},
            {"from", 0, "START", NULL,
             "A sequence, TRIM_HORIZON (default), LATEST, or a time in UTC."},
            {"limit", 'n', "COUNT", NULL, "How many (default 100, at most 1000)."},
            {"wait", 'w', "DURATION", NULL,
             "Wait for the first one, at most 20s (default: not at all)."}),
-     "Read the records of a partition.",
+     "Read the records of a stream, or of one of its partitions.",
+     "  blixard stream read clicks\n"
      "  blixard stream read clicks --partition 2 --from LATEST --wait 20s\n"
      "  blixard stream read clicks --from 2026-01-31T12:00:00Z\n",
      verb_stream_read},
