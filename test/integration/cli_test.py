@@ -639,6 +639,7 @@ class Verbs(unittest.TestCase):
             self.assertEqual(status, 0, errors)
             return out.decode()
 
+        self.assertIn("own version 1 is live", said("fn", "deploy", "own", self.path, "--project", "first"))  # nothing else is in it
         said("queue", "create", "orders", "--project", "shop")
         self.assertIn("orders", said("queue", "list", project="shop"))
         self.assertNotIn("orders", said("queue", "list"))

@@ -105,7 +105,7 @@ static void on_version_written(const struct error *error, uint64_t index, void *
 {
     struct deploy *deploy = context;
     struct error err = {0};
-    bool store_take_any = false;
+    bool was_begun = false;
     (void)index;
     if (error == NULL) {
         struct version_row row;
@@ -119,8 +119,8 @@ static void on_version_written(const struct error *error, uint64_t index, void *
     operation_drop(deploy->service->options.operations, deploy->operation);
     if (error->kind == ERROR_CONFLICT && deploy->attempts < DEPLOY_ATTEMPTS) {
         write_version(deploy);
-    } else if (error->kind == ERROR_EXISTS && find_earlier(deploy, &store_take_any, &err) == 0 &&
-               store_take_any) {
+    } else if (error->kind == ERROR_EXISTS && find_earlier(deploy, &was_begun, &err) == 0 &&
+               was_begun) {
         deploy_end(deploy, NULL); /* the same request twice at once: the other one was first */
     } else {
         deploy_end(deploy, err.kind != ERROR_NONE ? &err : error);
@@ -145,6 +145,8 @@ static void write_version(struct deploy *deploy)
     row_of(deploy, &row);
     struct store_command *command = store_command_new();
     if (is_new) {
+        store_command_add(command, "INSERT OR IGNORE INTO project (key, created_ms) VALUES (?, ?)",
+                          "tu", deploy->project, now_ms);
         store_command_add_expecting(
             command, ERROR_CONFLICT, changed_meanwhile,
             "INSERT INTO function (key, project, name, last_version, created_ms, revision) VALUES "
@@ -168,17 +170,6 @@ static void write_version(struct deploy *deploy)
     }
     add_operation(deploy, command);
     store_propose(service->options.store, command, on_version_written, deploy);
-}
-
-static int check_project(struct function_service *service, const char *project, struct error *err)
-{
-    bool found = false;
-    int r = store_query(service->options.store, err, store_take_any, &found,
-                        "SELECT 1 FROM project WHERE key = ?", "t", project);
-    if (r == 0 && !found) {
-        return error_set(err, ERROR_NOT_FOUND, "there is no project %.80s", project);
-    }
-    return r;
 }
 
 static int check_module(struct function_service *service, const char *module, bool is_linux,
@@ -220,7 +211,6 @@ static int check_deploy(struct function_service *service, const struct function_
     int r = name_check("project", wanted->project, err);
     r = r < 0 ? r : name_check("function", wanted->name, err);
     r = r < 0 ? r : config_check(wanted->config, err);
-    r = r < 0 ? r : check_project(service, wanted->project, err);
     if (r == 0 && wanted->language != NULL && strlen(wanted->language) > 32) {
         r = error_set(err, ERROR_INVALID, "language has more than 32 bytes");
     }
@@ -248,7 +238,7 @@ static void on_module(const struct error *error, void *context)
 {
     struct deploy *deploy = context;
     struct error err = {0};
-    bool store_take_any = false;
+    bool was_begun = false;
     deploy->fetch = NULL;
     int r = 0;
     if (error != NULL && error->kind != ERROR_NOT_FOUND) {
@@ -258,8 +248,8 @@ static void on_module(const struct error *error, void *context)
     r = r < 0 ? r
               : check_module(deploy->service, deploy->module, deploy->is_linux,
                              &deploy->module_bytes, &err);
-    r = r < 0 ? r : find_earlier(deploy, &store_take_any, &err);
-    if (r < 0 || store_take_any) {
+    r = r < 0 ? r : find_earlier(deploy, &was_begun, &err);
+    if (r < 0 || was_begun) {
         deploy_end(deploy, r < 0 ? &err : NULL);
     } else {
         write_version(deploy);
