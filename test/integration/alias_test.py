@@ -67,6 +67,8 @@ class Aliases(unittest.TestCase):
         cli("alias", "set", "which", "beta", "v3=1", "v4=1", "--sticky", "cookie:who")
         first = ask({"Cookie": "a=b; who=me"}, "which:beta")
         self.assertEqual({ask({"Cookie": "who=me"}, "which:beta") for _ in range(20)}, {first})
+        self.assertRegex(cli("alias", "list", "which"), r"STICKY\nbeta +v3=1 v4=1 +cookie:who\nlive +v1=80 v2=20 +header:X-User\n")
+        self.assertIn('sticky: "cookie:who"', node.cli("export", "Alias"))
 
     def test_3_rollback_goes_back_and_forth(self):
         cli("alias", "set", "which", "live", "3")

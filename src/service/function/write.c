@@ -118,6 +118,15 @@ static int write_function(struct writing *writing, const char *project,
             : "SELECT name, CAST(version AS TEXT) FROM alias WHERE function = ? ORDER BY name",
         "t", key);
     json_write_end_object(writer);
+    json_write_key(writer, "sticky");
+    json_write_begin_object(writer);
+    if (r == 0 && aliases_have_weights(service)) {
+        r = store_query(service->options.store, err, write_alias, writer,
+                        "SELECT name, sticky FROM alias WHERE function = ? AND sticky IS NOT NULL "
+                        "ORDER BY name",
+                        "t", key);
+    }
+    json_write_end_object(writer);
     if (service->gateway_url != NULL && strcmp(project, "default") == 0) {
         MEMORY_OWNED char *url = memory_format("%s/fn/%s", service->gateway_url, row->name);
         json_write_field_string(writer, "url", url);

@@ -65,8 +65,13 @@ static void take_function(json_t *spec, const json_t *answer)
 /* "7", or "v7=90 v8=10". */
 static void take_alias(json_t *spec, const char *name, const json_t *answer)
 {
-    const char *text = json_text(json_object_get(answer, "aliases"), strchr(name, ':') + 1);
+    const char *alias = strchr(name, ':') + 1;
+    const char *text = json_text(json_object_get(answer, "aliases"), alias);
+    json_t *sticky = json_object_get(json_object_get(answer, "sticky"), alias);
     uint64_t whole = 0;
+    if (sticky != NULL) {
+        json_object_set(spec, "sticky", sticky);
+    }
     if (text_parse_u64(text_of(text, strlen(text)), &whole)) {
         json_object_set_new(spec, "version", json_integer((json_int_t)whole));
         return;
@@ -261,18 +266,12 @@ bool observe_can_see(const struct manifest_kind *kind, const char *path)
 {
     static const struct {
         const char *kind, *field;
-    } hidden[] = {{"Alias", "sticky"}},
-      seen[] = {{"Machine", "networks"},
+    } seen[] = {{"Machine", "networks"},
                 {"Machine", "user_data"},
                 {"Volume", "from_volume"},
                 {"Volume", "from_snapshot"}};
     size_t length = strcspn(path, ".");
     MEMORY_OWNED char *field = memory_copy_text(path, length);
-    for (size_t i = 0; i < sizeof(hidden) / sizeof(hidden[0]); i++) {
-        if (strcmp(hidden[i].kind, kind->name) == 0 && strcmp(hidden[i].field, field) == 0) {
-            return false;
-        }
-    }
     for (size_t i = 0; i < sizeof(seen) / sizeof(seen[0]); i++) {
         if (strcmp(seen[i].kind, kind->name) == 0 && strcmp(seen[i].field, field) == 0) {
             return true;

@@ -110,14 +110,17 @@ int verb_fn_alias_list(const struct arguments *arguments, struct error *err)
     if (r < 0) {
         return r;
     }
-    static const struct column columns[] = {{"ALIAS", "alias", AS_TEXT},
-                                            {"VERSION", "target", AS_TEXT}};
+    static const struct column columns[] = {
+        {"ALIAS", "alias", AS_TEXT}, {"VERSION", "target", AS_TEXT}, {"STICKY", "sticky", AS_TEXT}};
+    const json_t *sticky = json_object_get(function, "sticky");
     JSON_OWNED json_t *list = json_array();
     const char *name;
     json_t *text;
     json_object_foreach(json_object_get(function, "aliases"), name, text)
     {
-        json_array_append_new(list, json_pack("{s:s, s:O}", "alias", name, "target", text));
+        json_array_append_new(list,
+                              json_pack("{s:s, s:O, s:O*}", "alias", name, "target", text, "sticky",
+                                        json_object_get(sticky, name)));
     }
     if (output == OUTPUT_TABLE) {
         print_table(list, columns, COUNT(columns));
