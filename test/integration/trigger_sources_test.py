@@ -275,23 +275,6 @@ class Streams(Case):
         self.cli("trigger", "resume", self.name)
         self.until(lambda: [g[3] for g in self.got()] == ["one", "two", "three"])
 
-    def test_a_read_without_a_partition_shows_them_all_by_time(self):
-        self.cli("stream", "create", self.name, "--partitions", "3")
-        for n in range(6):
-            self.append(f"r{n}", key=f"k{n}")
-        def bodies(*more):
-            return [r["body"] for r in json.loads(self.cli("stream", "read", self.name, *more, "-o", "json"))["records"]]
-        self.assertEqual(bodies(), [f"r{n}" for n in range(6)])
-        self.assertEqual(bodies("--limit", "4"), [f"r{n}" for n in range(4)])
-        parts = [bodies("--partition", str(n)) for n in range(3)]
-        self.assertEqual(sorted(sum(parts, [])), bodies())
-        self.assertGreater(len([part for part in parts if part]), 1)
-        for of_one in (["--from", "2"], ["--wait", "1s"]):
-            done = subprocess.run([BUILD / "blixard", "stream", "read", self.name, *of_one], env=self.node.env, text=True,
-                                  stdin=subprocess.DEVNULL, capture_output=True, timeout=60)
-            self.assertEqual(done.returncode, 64)
-            self.assertIn("say which, --partition 0 to 2", done.stderr)
-
     def test_what_cannot_be_delivered_goes_to_its_destination(self):
         self.cli("stream", "create", self.name, "--partitions", "1")
         self.cli("queue", "create", f"{self.name}-failed")
@@ -346,6 +329,16 @@ class Streams(Case):
         self.cli("trigger", "resume", self.name)
         self.until(lambda: self.look().get("lag") == 0, "no lag")
         self.assertEqual(sorted({g[3] for g in self.got()}), sorted(bodies))
+
+    def test_a_pause_longer_than_the_retention_ends_with_the_next_record(self):
+        """All that the trigger had not read is gone: it waits, and the node does other things."""
+        self.cli("stream", "create", self.name, "--partitions", "1", "--retention", "1s")
+        self.trigger("stream", {"stream": self.name, "start": "all"}, paused=True)
+        self.append("gone", "gone as well")
+        self.until(lambda: self.node.json(f"/v1/streams/{self.name}")["records"] == 0, "an empty stream")
+        self.cli("trigger", "resume", self.name)
+        self.append("there")
+        self.until(lambda: [g[3] for g in self.got()] == ["there"], "the next record")
 
     def test_a_change_does_not_wait_for_what_fails(self):
         """Neither for the next attempt, nor for a destination that takes nothing."""

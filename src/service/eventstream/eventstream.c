@@ -204,7 +204,12 @@ void eventstream_propose(struct eventstream_service *service, struct store_comma
 
 struct eventstream_wait {
     struct list_node link;
-    char key[EVENTSTREAM_SHORT_KEY_SIZE + 12]; /* of the partition */
+    struct eventstream_service *service;
+    char project[EVENTSTREAM_NAME_SIZE];
+    char name[EVENTSTREAM_NAME_SIZE];
+    char key[EVENTSTREAM_SHORT_KEY_SIZE + 1]; /* what those of its partitions begin with */
+    struct eventstream_cursor cursor;
+    bool is_changed;
     struct loop_timer *timer;
     void (*done)(void *context);
     void *context;
@@ -228,35 +233,75 @@ static void on_wait_over(void *context)
     done(argument);
 }
 
+/* Something is there, or the stream is gone or another one. */
+static bool is_over(const struct eventstream_wait *wait)
+{
+    struct eventstream_cursor oldest = wait->cursor;
+    struct eventstream_cursor latest = wait->cursor;
+    struct eventstream_service *service = wait->service;
+    struct error ignored = {0};
+    if (service->is_stopping ||
+        eventstream_begin(service, wait->project, wait->name, EVENTSTREAM_OLDEST, 0, &oldest,
+                          &ignored) < 0 ||
+        eventstream_begin(service, wait->project, wait->name, EVENTSTREAM_LATEST, 0, &latest,
+                          &ignored) < 0) {
+        return true;
+    }
+    for (unsigned i = 0; i < latest.count; i++) {
+        uint64_t end = latest.next[i];
+        uint64_t next = wait->cursor.next[i];
+        if (next > end || (end > next && end > oldest.next[i])) {
+            return true;
+        }
+    }
+    return false;
+}
+
+static void on_wake(void *context)
+{
+    struct eventstream_service *service = context;
+    LIST_EACH(node, &service->waits)
+    {
+        struct eventstream_wait *wait = LIST_ITEM(node, struct eventstream_wait, link);
+        if (wait->is_changed && is_over(wait)) {
+            loop_timer_start(wait->timer, 0);
+        }
+        wait->is_changed = false;
+    }
+}
+
+/* The command is still being told of: what it has changed is read after it.  Partitions change also
+ * when they are trimmed, which ends no wait. */
 static void on_changed(const struct store_event *event, void *context)
 {
     struct eventstream_service *service = context;
     LIST_EACH(node, &service->waits)
     {
         struct eventstream_wait *wait = LIST_ITEM(node, struct eventstream_wait, link);
-        if (event->operation == 'R' || strcmp(event->key, wait->key) == 0) {
-            loop_timer_start(wait->timer, 0); /* the command is still being told of */
+        if (event->operation == 'R' || strncmp(event->key, wait->key, strlen(wait->key)) == 0) {
+            wait->is_changed = true;
+            loop_timer_start(service->wake, 0);
         }
     }
 }
 
 struct eventstream_wait *eventstream_wait_new(struct eventstream_service *service,
                                               const char *project, const char *name,
-                                              unsigned partition, uint64_t sequence,
+                                              const struct eventstream_cursor *cursor,
                                               uint64_t wait_ms, void (*done)(void *context),
                                               void *context)
 {
-    uint64_t next = 0;
-    struct error err = {0};
     struct eventstream_wait *wait = NEW(struct eventstream_wait);
-    snprintf(wait->key, sizeof(wait->key), "%.63s/%.63s/%u", project, name, partition);
+    wait->service = service;
+    snprintf(wait->project, sizeof(wait->project), "%s", project);
+    snprintf(wait->name, sizeof(wait->name), "%s", name);
+    snprintf(wait->key, sizeof(wait->key), "%.63s/%.63s/", project, name);
+    wait->cursor = *cursor;
     wait->done = done;
     wait->context = context;
     wait->timer = loop_timer_new(service->options.loop, on_wait_over, wait);
     list_push_back(&service->waits, &wait->link);
-    int r = eventstream_latest(service, project, name, partition, &next, &err);
-    bool is_over = r < 0 || next > sequence || service->is_stopping;
-    loop_timer_start(wait->timer, is_over ? 0 : wait_ms);
+    loop_timer_start(wait->timer, is_over(wait) ? 0 : wait_ms);
     return wait;
 }
 
@@ -269,6 +314,7 @@ int eventstream_service_new(const struct eventstream_options *options,
     struct eventstream_service *service = NEW(struct eventstream_service);
     service->options = *options;
     list_init(&service->waits);
+    service->wake = loop_timer_new(options->loop, on_wake, service);
     service->watch = store_watch_new(options->store, "stream_partition", on_changed, service);
     eventstream_trim_start(service);
     *ret_service = service;
@@ -293,6 +339,7 @@ void eventstream_service_free(struct eventstream_service *service)
     store_settle(service->options.store);
     loop_flush(service->options.loop);
     store_watch_free(service->watch);
+    loop_timer_free(service->wake);
     loop_timer_free(service->tick);
     free(service);
 }

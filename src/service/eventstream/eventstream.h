@@ -119,6 +119,7 @@ unsigned eventstream_partition_of(const char *key, unsigned partitions);
 /* ---- Reading ---- */
 
 struct eventstream_record { /* lent for the call */
+    unsigned partition;
     uint64_t sequence;
     uint64_t time_ms;
     const char *key; /* NULL: none */
@@ -128,28 +129,40 @@ struct eventstream_record { /* lent for the call */
     const char *attributes;
 };
 
-/* From `sequence` on (what is trimmed is skipped), in order; at most `max` records and
- * EVENTSTREAM_BATCH_BYTES, but at least one.  NOT_FOUND. */
+/* Where a reader is: the sequence that it reads next, of each partition that it reads. */
+struct eventstream_cursor {
+    unsigned first; /* partition */
+    unsigned count; /* of them; 0 for eventstream_begin(): all */
+    uint64_t next[EVENTSTREAM_PARTITIONS_MAX];
+};
+
+enum eventstream_start {
+    EVENTSTREAM_OLDEST, /* that is kept */
+    EVENTSTREAM_LATEST, /* the next one to come */
+    EVENTSTREAM_SINCE,  /* the first one of a time, or after it */
+};
+
+/* Set `count` and `next` of a cursor.  NOT_FOUND: the stream, or it has fewer partitions. */
+int eventstream_begin(struct eventstream_service *service, const char *project, const char *name,
+                      enum eventstream_start start, uint64_t time_ms,
+                      struct eventstream_cursor *cursor, struct error *err);
+
+/*
+ * What there is from a cursor on (what is trimmed is skipped), which moves on with it.  Each
+ * partition is in order, and of several the oldest record comes first, as far as it is known now.
+ * At most `max` records and EVENTSTREAM_BATCH_BYTES, but at least one.  NOT_FOUND.
+ */
 int eventstream_read(struct eventstream_service *service, const char *project, const char *name,
-                     unsigned partition, uint64_t sequence, size_t max,
+                     struct eventstream_cursor *cursor, size_t max,
                      void (*visit)(const struct eventstream_record *record, void *context),
                      void *context, struct error *err);
 
-/* Sequences to begin with: the oldest that is kept, the next one to come, the first of a time. */
-int eventstream_horizon(struct eventstream_service *service, const char *project, const char *name,
-                        unsigned partition, uint64_t *ret_sequence, struct error *err);
-int eventstream_latest(struct eventstream_service *service, const char *project, const char *name,
-                       unsigned partition, uint64_t *ret_sequence, struct error *err);
-int eventstream_at_time(struct eventstream_service *service, const char *project, const char *name,
-                        unsigned partition, uint64_t time_ms, uint64_t *ret_sequence,
-                        struct error *err);
-
-/* Wait until (partition, sequence) can be read, or `wait_ms` are over; then `done`.  Freed before
- * that: nothing is called; after it, it is gone. */
+/* Wait until something can be read from a cursor on, the stream is gone, or `wait_ms` are over;
+ * then `done`.  Freed before that: nothing is called; after it, it is gone. */
 struct eventstream_wait;
 struct eventstream_wait *eventstream_wait_new(struct eventstream_service *service,
                                               const char *project, const char *name,
-                                              unsigned partition, uint64_t sequence,
+                                              const struct eventstream_cursor *cursor,
                                               uint64_t wait_ms, void (*done)(void *context),
                                               void *context);
 void eventstream_wait_free(struct eventstream_wait *wait);

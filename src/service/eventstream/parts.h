@@ -18,6 +18,7 @@ struct eventstream_service {
     struct eventstream_options options;
     struct store_watch *watch;
     struct list waits;
+    struct loop_timer *wake; /* those of them whose stream has changed are looked at */
     struct loop_timer *tick;
     bool is_trimming;
     bool is_stopping;

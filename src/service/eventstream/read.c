@@ -13,8 +13,13 @@
 struct reading {
     void (*visit)(const struct eventstream_record *record, void *context);
     void *context;
+    size_t max;
     size_t bytes;
     size_t count;
+    unsigned partition; /* that is being read */
+    uint64_t until_ms;  /* another one has a record of that time */
+    uint64_t next;
+    bool is_full;
 };
 
 static const char *text_at(sqlite3_stmt *row, int column, const char *otherwise)
@@ -28,6 +33,7 @@ static bool read_row(sqlite3_stmt *row, void *context)
     struct reading *reading = context;
     const void *body = sqlite3_column_blob(row, 5);
     const struct eventstream_record record = {
+        .partition = reading->partition,
         .sequence = (uint64_t)sqlite3_column_int64(row, 0),
         .time_ms = (uint64_t)sqlite3_column_int64(row, 1),
         .key = text_at(row, 2, NULL),
@@ -36,32 +42,121 @@ static bool read_row(sqlite3_stmt *row, void *context)
         .body = body != NULL ? body : "",
         .length = (size_t)sqlite3_column_bytes(row, 5),
     };
-    reading->bytes += record.length;
-    if (reading->count > 0 && reading->bytes > EVENTSTREAM_BATCH_BYTES) {
+    if (record.time_ms > reading->until_ms) {
         return false;
     }
-    reading->count++;
+    reading->bytes += record.length + strlen(record.attributes);
+    reading->is_full = reading->count > 0 && reading->bytes > EVENTSTREAM_BATCH_BYTES;
+    if (reading->is_full) {
+        return false;
+    }
+    reading->next = record.sequence + 1;
+    reading->is_full = ++reading->count == reading->max;
     reading->visit(&record, reading->context);
     return true;
 }
 
+/* Of a partition, from a sequence on, until another partition has something older. */
+static int read_run(struct eventstream_service *service, const struct stream_row *row,
+                    struct reading *reading, struct error *err)
+{
+    return store_query(service->options.store, err, read_row, reading,
+                       "SELECT sequence, time_ms, record_key, content_type, attributes, body FROM "
+                       "stream_record WHERE stream = ? AND partition = ? AND sequence >= ? ORDER "
+                       "BY sequence LIMIT ?",
+                       "uuuu", row->number, (uint64_t)reading->partition, reading->next,
+                       (uint64_t)(reading->max - reading->count));
+}
+
+/* The time of the record that is next in a partition; NEVER: there is none. */
+#define NEVER UINT64_MAX
+static uint64_t time_of_next(struct eventstream_service *service, const struct stream_row *row,
+                             unsigned partition, uint64_t sequence)
+{
+    struct error ignored = {0};
+    uint64_t time_ms = NEVER;
+    store_query(service->options.store, &ignored, store_take_u64, &time_ms,
+                "SELECT time_ms FROM stream_record WHERE stream = ? AND partition = ? AND sequence "
+                ">= ? ORDER BY sequence LIMIT 1",
+                "uuu", row->number, (uint64_t)partition, sequence);
+    return time_ms;
+}
+
+static int find_cursor(struct eventstream_service *service, const char *project, const char *name,
+                       const struct eventstream_cursor *cursor, struct stream_row *ret_row,
+                       struct error *err)
+{
+    struct partition_row ignored;
+    int r = stream_find(service, project, name, ret_row, err);
+    return r < 0 || cursor->count == 0
+        ? r
+        : partition_find(service, ret_row, cursor->first + cursor->count - 1, &ignored, err);
+}
+
 int eventstream_read(struct eventstream_service *service, const char *project, const char *name,
-                     unsigned partition, uint64_t sequence, size_t max,
+                     struct eventstream_cursor *cursor, size_t max,
                      void (*visit)(const struct eventstream_record *record, void *context),
                      void *context, struct error *err)
 {
     struct stream_row row = {0};
-    struct partition_row bounds;
-    struct reading reading = {.visit = visit, .context = context};
-    int r = stream_find(service, project, name, &row, err);
-    r = r < 0 ? r : partition_find(service, &row, partition, &bounds, err);
-    return r < 0
-        ? r
-        : store_query(service->options.store, err, read_row, &reading,
-                      "SELECT sequence, time_ms, record_key, content_type, attributes, body FROM "
-                      "stream_record WHERE stream = ? AND partition = ? AND sequence >= ? ORDER BY "
-                      "sequence LIMIT ?",
-                      "uuuu", row.number, (uint64_t)partition, sequence, (uint64_t)max);
+    struct reading reading = {
+        .visit = visit, .context = context, .max = max, .is_full = max == 0 || cursor->count == 0};
+    uint64_t times[EVENTSTREAM_PARTITIONS_MAX] = {0};
+    int r = find_cursor(service, project, name, cursor, &row, err);
+    for (unsigned i = 0; r == 0 && i < cursor->count; i++) {
+        struct partition_row bounds = {0};
+        r = partition_find(service, &row, cursor->first + i, &bounds, err);
+        cursor->next[i] = cursor->next[i] > bounds.first ? cursor->next[i] : bounds.first;
+        times[i] = time_of_next(service, &row, cursor->first + i, cursor->next[i]);
+    }
+    while (r == 0 && !reading.is_full) {
+        unsigned oldest = 0;
+        reading.until_ms = NEVER;
+        for (unsigned i = 1; i < cursor->count; i++) {
+            bool is_older = times[i] < times[oldest];
+            uint64_t other_ms = is_older ? times[oldest] : times[i];
+            reading.until_ms = other_ms < reading.until_ms ? other_ms : reading.until_ms;
+            oldest = is_older ? i : oldest;
+        }
+        if (times[oldest] == NEVER) {
+            break;
+        }
+        reading.partition = cursor->first + oldest;
+        reading.next = cursor->next[oldest];
+        r = read_run(service, &row, &reading, err);
+        cursor->next[oldest] = reading.next;
+        times[oldest] = time_of_next(service, &row, reading.partition, reading.next);
+    }
+    return r;
+}
+
+int eventstream_begin(struct eventstream_service *service, const char *project, const char *name,
+                      enum eventstream_start start, uint64_t time_ms,
+                      struct eventstream_cursor *cursor, struct error *err)
+{
+    struct stream_row row = {0};
+    int r = find_cursor(service, project, name, cursor, &row, err);
+    if (r == 0 && cursor->count == 0) {
+        cursor->first = 0;
+        cursor->count = row.settings.partitions;
+    }
+    for (unsigned i = 0; r == 0 && i < cursor->count; i++) {
+        struct partition_row bounds = {0};
+        r = partition_find(service, &row, cursor->first + i, &bounds, err);
+        switch (start) {
+        case EVENTSTREAM_OLDEST:
+            cursor->next[i] = bounds.first;
+            break;
+        case EVENTSTREAM_LATEST:
+            cursor->next[i] = bounds.next;
+            break;
+        case EVENTSTREAM_SINCE:
+            cursor->next[i] =
+                stream_search(service, &row, cursor->first + i, &bounds, "time_ms", time_ms);
+            break;
+        }
+    }
+    return r;
 }
 
 static int bounds_of(struct eventstream_service *service, const char *project, const char *name,
@@ -70,39 +165,6 @@ static int bounds_of(struct eventstream_service *service, const char *project, c
 {
     int r = stream_find(service, project, name, ret_row, err);
     return r < 0 ? r : partition_find(service, ret_row, partition, ret_bounds, err);
-}
-
-int eventstream_horizon(struct eventstream_service *service, const char *project, const char *name,
-                        unsigned partition, uint64_t *ret_sequence, struct error *err)
-{
-    struct stream_row row = {0};
-    struct partition_row bounds = {0};
-    int r = bounds_of(service, project, name, partition, &row, &bounds, err);
-    *ret_sequence = bounds.first;
-    return r;
-}
-
-int eventstream_latest(struct eventstream_service *service, const char *project, const char *name,
-                       unsigned partition, uint64_t *ret_sequence, struct error *err)
-{
-    struct stream_row row = {0};
-    struct partition_row bounds = {0};
-    int r = bounds_of(service, project, name, partition, &row, &bounds, err);
-    *ret_sequence = bounds.next;
-    return r;
-}
-
-int eventstream_at_time(struct eventstream_service *service, const char *project, const char *name,
-                        unsigned partition, uint64_t time_ms, uint64_t *ret_sequence,
-                        struct error *err)
-{
-    struct stream_row row = {0};
-    struct partition_row bounds = {0};
-    int r = bounds_of(service, project, name, partition, &row, &bounds, err);
-    if (r == 0) {
-        *ret_sequence = stream_search(service, &row, partition, &bounds, "time_ms", time_ms);
-    }
-    return r;
 }
 
 /* ---- Groups ---- */

@@ -218,22 +218,39 @@ static void detach(struct feed *feed)
     feed->count = 0;
 }
 
+static struct eventstream_cursor cursor_of(const struct shard *shard)
+{
+    return (struct eventstream_cursor){
+        .first = shard->partition, .count = 1, .next = {shard->next}};
+}
+
+static int find_end(const struct shard *shard, uint64_t *ret_next, struct error *err)
+{
+    const struct feed *feed = shard->feed;
+    struct eventstream_cursor end = cursor_of(shard);
+    int r = eventstream_begin(feed->owner->streams, trigger_source_project(feed->source),
+                              setting(feed, "stream"), EVENTSTREAM_LATEST, 0, &end, err);
+    *ret_next = end.next[0];
+    return r;
+}
+
 /* As much of the partition as there is room for.  NOT_FOUND also where what was read is beyond its
  * end: it is another stream's. */
 static int read_shard(struct shard *shard, uint64_t most, struct error *err)
 {
     const struct feed *feed = shard->feed;
-    const char *project = trigger_source_project(feed->source);
     const char *stream = setting(feed, "stream");
+    struct eventstream_cursor cursor = cursor_of(shard);
     uint64_t end = 0;
-    int r = eventstream_latest(feed->owner->streams, project, stream, shard->partition, &end, err);
+    int r = find_end(shard, &end, err);
     if (r == 0 && shard->next > end) {
         r = error_set(err, ERROR_NOT_FOUND, "the stream %s was made anew", stream);
     }
-    return r < 0
-        ? r
-        : eventstream_read(feed->owner->streams, project, stream, shard->partition, shard->next,
-                           most < READ_MAX ? most : READ_MAX, push, shard, err);
+    r = r < 0 ? r
+              : eventstream_read(feed->owner->streams, trigger_source_project(feed->source), stream,
+                                 &cursor, most < READ_MAX ? most : READ_MAX, push, shard, err);
+    shard->next = r == 0 ? cursor.next[0] : shard->next; /* also beyond what was trimmed */
+    return r;
 }
 
 /* As much of each partition as there is room for; then wait for more of those that had none. */
@@ -260,9 +277,10 @@ static void fetch(struct feed *feed)
             return;
         }
         trigger_source_problem(feed->source, NULL);
+        const struct eventstream_cursor cursor = cursor_of(shard);
         shard->wait = eventstream_wait_new(
             feed->owner->streams, trigger_source_project(feed->source), setting(feed, "stream"),
-            shard->partition, shard->next, shard->next > before ? 0 : WAIT_MS, on_waited, shard);
+            &cursor, shard->next > before ? 0 : WAIT_MS, on_waited, shard);
     }
 }
 
@@ -359,8 +377,7 @@ static int begin_again(struct shard *shard, struct error *err)
     const struct feed *feed = shard->feed;
     int r = begin(shard, err);
     if (r == 0 && shard->checkpoint == 0 && begins_behind(trigger_source_settings(feed->source))) {
-        r = eventstream_latest(feed->owner->streams, trigger_source_project(feed->source),
-                               setting(feed, "stream"), shard->partition, &shard->next, err);
+        r = find_end(shard, &shard->next, err);
         shard->reached = r == 0 && shard->next > 0 ? shard->next - 1 : 0;
         save(shard);
     }

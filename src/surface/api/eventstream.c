@@ -4,8 +4,9 @@
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
-#include <time.h>
+#include <strings.h>
 
+#include "base/clock.h"
 #include "base/memory.h"
 
 #include "surface/api/parts.h"
@@ -212,21 +213,16 @@ void api_stream_append(struct request *request)
 struct read {
     struct request *request;
     struct eventstream_wait *wait;
-    unsigned partition;
-    uint64_t sequence;
+    struct eventstream_cursor cursor;
+    bool is_of_one; /* partition */
     uint64_t limit;
-};
-
-struct writing {
-    struct json_writer writer;
-    uint64_t next;
 };
 
 static void write_record(const struct eventstream_record *record, void *context)
 {
-    struct writing *writing = context;
-    struct json_writer *w = &writing->writer;
+    struct json_writer *w = context;
     json_write_begin_object(w);
+    json_write_field_u64(w, "partition", record->partition);
     json_write_field_u64(w, "sequence", record->sequence);
     json_write_field_time_ms(w, "time", record->time_ms);
     if (record->key != NULL) {
@@ -237,33 +233,51 @@ static void write_record(const struct eventstream_record *record, void *context)
     json_write_key(w, "attributes");
     json_write_raw(w, record->attributes, strlen(record->attributes));
     json_write_end_object(w);
-    writing->next = record->sequence + 1;
+}
+
+/* Where to read on, as ?from takes it. */
+static void write_cursor(struct json_writer *w, const struct eventstream_cursor *cursor)
+{
+    BUFFER_OWNED struct buffer text = {0};
+    for (unsigned i = 0; i < cursor->count; i++) {
+        buffer_append_format(&text, "%s%" PRIu64, i > 0 ? "," : "", cursor->next[i]);
+    }
+    json_write_field_string(w, "cursor", buffer_string(&text));
 }
 
 static void finish_read(struct read *read)
 {
     BUFFER_OWNED struct buffer body = {0};
     struct request *request = read->request;
-    struct writing writing = {.writer = json_writer_to(&body), .next = read->sequence};
+    struct json_writer w = json_writer_to(&body);
     struct error err = {0};
-    uint64_t latest = 0;
+    struct eventstream_cursor *cursor = &read->cursor;
     const char *name = request->parameters[0];
     http_exchange_on(request->exchange, NULL, NULL, NULL);
     request->stop = NULL;
     request->state = NULL;
-    json_write_begin_object(&writing.writer);
-    json_write_field_u64(&writing.writer, "partition", read->partition);
-    json_write_key(&writing.writer, "records");
-    json_write_begin_array(&writing.writer);
-    int r = eventstream_read(streams_of(request), request->project, name, read->partition,
-                             read->sequence, read->limit, write_record, &writing, &err);
+    json_write_begin_object(&w);
+    json_write_key(&w, "records");
+    json_write_begin_array(&w);
+    int r = eventstream_read(streams_of(request), request->project, name, cursor, read->limit,
+                             write_record, &w, &err);
+    json_write_end_array(&w);
+    write_cursor(&w, cursor);
+    struct eventstream_cursor latest = *cursor;
     r = r < 0 ? r
-              : eventstream_latest(streams_of(request), request->project, name, read->partition,
-                                   &latest, &err);
-    json_write_end_array(&writing.writer);
-    json_write_field_u64(&writing.writer, "next", writing.next);
-    json_write_field_u64(&writing.writer, "latest", latest);
-    json_write_end_object(&writing.writer);
+              : eventstream_begin(streams_of(request), request->project, name, EVENTSTREAM_LATEST,
+                                  0, &latest, &err);
+    uint64_t behind = 0;
+    for (unsigned i = 0; i < latest.count; i++) {
+        behind += latest.next[i] > cursor->next[i] ? latest.next[i] - cursor->next[i] : 0;
+    }
+    json_write_field_u64(&w, "behind", behind);
+    if (read->is_of_one) {
+        json_write_field_u64(&w, "partition", cursor->first);
+        json_write_field_u64(&w, "next", cursor->next[0]);
+        json_write_field_u64(&w, "latest", latest.next[0]);
+    }
+    json_write_end_object(&w);
     free(read);
     api_answer_written(request, r, &body, &err);
 }
@@ -296,64 +310,92 @@ static void on_close(void *context)
     loop_post(read->request->api->options.loop, after_close, read);
 }
 
-/* RFC 3339 in UTC, or milliseconds since 1970 behind an '@'. */
+/* RFC 3339, milliseconds since 1970 behind an '@', or how long ago. */
 static bool parse_time(const char *text, uint64_t *ret_ms)
 {
-    struct tm parts = {0};
+    uint64_t now_ms = clock_real_ms();
+    uint64_t ago_ms = 0;
     if (text[0] == '@') {
         return text_parse_u64(text_of(text + 1, strlen(text + 1)), ret_ms);
     }
-    const char *rest = strptime(text, "%Y-%m-%dT%H:%M:%S", &parts);
-    double fraction = 0;
-    if (rest != NULL && rest[0] == '.') {
-        char *end = NULL;
-        fraction = strtod(rest, &end);
-        rest = end;
+    if (text_parse_duration_ms(text, &ago_ms)) {
+        *ret_ms = now_ms > ago_ms ? now_ms - ago_ms : 0;
+        return true;
     }
-    if (rest == NULL || strcmp(rest, "Z") != 0) {
-        return false;
-    }
-    time_t seconds = timegm(&parts);
-    *ret_ms = seconds >= 0 ? (uint64_t)seconds * 1000 + (uint64_t)(fraction * 1000 + 0.5) : 0;
-    return seconds >= 0;
+    return clock_read_ms(text, NULL, ret_ms);
 }
 
-static int find_start(struct request *request, struct read *read, const char *from,
+/* A sequence, or one for each partition.  False: it is none of both. */
+static bool parse_sequences(const char *text, uint64_t *ret_sequences, unsigned *ret_count)
+{
+    unsigned count = 0;
+    for (;;) {
+        size_t length = strcspn(text, ",");
+        if (count == EVENTSTREAM_PARTITIONS_MAX ||
+            !text_parse_u64(text_of(text, length), &ret_sequences[count++])) {
+            return false;
+        }
+        if (text[length] == '\0') {
+            *ret_count = count;
+            return true;
+        }
+        text += length + 1;
+    }
+}
+
+/* `cursor` is at the end. */
+static int take_sequences(struct eventstream_cursor *cursor, const uint64_t *sequences,
+                          unsigned count, struct error *err)
+{
+    if (count != cursor->count) {
+        return error_set(err, ERROR_INVALID,
+                         "a sequence is one of a partition: say which one with ?partition, or give "
+                         "the cursor of a read, which has one for each of the %u",
+                         cursor->count);
+    }
+    for (unsigned i = 0; i < count; i++) {
+        if (sequences[i] > cursor->next[i]) {
+            return error_set(err, ERROR_INVALID,
+                             "?from: partition %u ends at %" PRIu64 ", there is no %" PRIu64 " yet",
+                             cursor->first + i, cursor->next[i] - 1, sequences[i]);
+        }
+    }
+    memcpy(cursor->next, sequences, count * sizeof(*sequences));
+    return 0;
+}
+
+static int find_start(struct request *request, struct eventstream_cursor *cursor, const char *from,
                       struct error *err)
 {
-    struct eventstream_service *streams = streams_of(request);
-    const char *name = request->parameters[0];
+    uint64_t sequences[EVENTSTREAM_PARTITIONS_MAX];
+    unsigned count = 0;
     uint64_t time_ms = 0;
-    if (strcmp(from, "LATEST") == 0) {
-        return eventstream_latest(streams, request->project, name, read->partition, &read->sequence,
-                                  err);
+    enum eventstream_start start = EVENTSTREAM_SINCE;
+    if (strcasecmp(from, "TRIM_HORIZON") == 0) {
+        start = EVENTSTREAM_OLDEST;
+    } else if (strcasecmp(from, "LATEST") == 0 || parse_sequences(from, sequences, &count)) {
+        start = EVENTSTREAM_LATEST;
+    } else if (!parse_time(from, &time_ms)) {
+        return error_set(
+            err, ERROR_INVALID,
+            "?from=%.80s is none of TRIM_HORIZON, LATEST, a time (2026-01-31T12:00:00Z), "
+            "how long ago (10m), and a partition's sequence",
+            from);
     }
-    int r =
-        eventstream_horizon(streams, request->project, name, read->partition, &read->sequence, err);
-    if (r < 0 || strcmp(from, "TRIM_HORIZON") == 0) {
-        return r;
-    }
-    if (text_parse_u64(text_of(from, strlen(from)), &read->sequence)) {
-        return 0;
-    }
-    if (!parse_time(from, &time_ms)) {
-        return error_set(err, ERROR_INVALID,
-                         "?from=%s is a sequence, TRIM_HORIZON, LATEST or a time "
-                         "(2026-01-31T12:00:00Z)",
-                         from);
-    }
-    return eventstream_at_time(streams, request->project, name, read->partition, time_ms,
-                               &read->sequence, err);
+    int r = eventstream_begin(streams_of(request), request->project, request->parameters[0], start,
+                              time_ms, cursor, err);
+    return r < 0 || count == 0 ? r : take_sequences(cursor, sequences, count, err);
 }
 
 static int parse_read(struct request *request, struct read *read, uint64_t *ret_wait_ms,
                       struct error *err)
 {
-    char from[64] = "TRIM_HORIZON";
+    enum { NUMBERS_SIZE = EVENTSTREAM_PARTITIONS_MAX * 21 };
+    char from[NUMBERS_SIZE] = "TRIM_HORIZON";
     char wait[32];
     struct text query = http_exchange_query(request->exchange);
     http_query_get(query, "from", from, sizeof(from));
-    uint64_t partition = api_query_u64(request, "partition", 0);
+    uint64_t partition = api_query_u64(request, "partition", UINT64_MAX);
     read->limit = api_query_u64(request, "limit", READ_DEFAULT);
     if (read->limit < 1 || read->limit > READ_MAX) {
         return error_set(err, ERROR_INVALID, "?limit is 1 to %d", READ_MAX);
@@ -362,8 +404,12 @@ static int parse_read(struct request *request, struct read *read, uint64_t *ret_
         (!text_parse_duration_ms(wait, ret_wait_ms) || *ret_wait_ms > WAIT_MAX_MS)) {
         return error_set(err, ERROR_INVALID, "?wait=%s is no time of at most 20s", wait);
     }
-    read->partition = partition < UINT32_MAX ? (unsigned)partition : UINT32_MAX;
-    return find_start(request, read, from, err);
+    if (partition != UINT64_MAX) {
+        read->is_of_one = true;
+        read->cursor.first = partition < INT32_MAX ? (unsigned)partition : INT32_MAX;
+        read->cursor.count = 1;
+    }
+    return find_start(request, &read->cursor, from, err);
 }
 
 void api_stream_read(struct request *request)
@@ -383,7 +429,7 @@ void api_stream_read(struct request *request)
         http_exchange_on(request->exchange, NULL, on_close, read);
         read->wait =
             eventstream_wait_new(streams_of(request), request->project, request->parameters[0],
-                                 read->partition, read->sequence, wait_ms, on_wait_over, read);
+                                 &read->cursor, wait_ms, on_wait_over, read);
     }
 }
 

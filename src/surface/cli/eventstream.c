@@ -3,6 +3,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/base64.h"
 #include "base/http/http.h"
 #include "base/json.h"
 #include "base/memory.h"
@@ -12,7 +13,7 @@
 
 #define COUNT(list) (sizeof(list) / sizeof((list)[0]))
 
-enum { APPEND_AT_ONCE = 500, APPEND_BYTES = 512 << 10, READ_DEFAULT = 100 };
+enum { APPEND_AT_ONCE = 500, APPEND_BYTES = 512 << 10 };
 
 static const struct payload_flag settings[] = {
     {"partitions", "partitions", FLAG_COUNT},
@@ -164,121 +165,143 @@ int verb_stream_append(const struct arguments *arguments, struct error *err)
 
 /* ---- Reading ---- */
 
-/* What the node says of one partition; its records say which it is, too. */
-static int read_partition(const struct arguments *arguments, const char *partition,
-                          json_t **ret_document, struct error *err)
+enum { PAGE_MAX = 1000 };
+
+struct reading {
+    const struct arguments *arguments;
+    enum output output;
+    bool is_raw;
+    bool follows;
+    uint64_t left;   /* records that are still wanted */
+    char *cursor;    /* where to read on; NULL: at --from */
+    json_t *records; /* of a document */
+};
+
+static int read_page(struct reading *reading, json_t **ret_document, struct error *err)
 {
-    static const char *const names[] = {"from", "limit", "wait"};
-    BUFFER_OWNED struct buffer target = {0};
-    MEMORY_OWNED char *path = request_target("streams", arguments->words[0], "/records");
-    buffer_append_string(&target, path);
-    request_add_query(&target, "partition", partition);
-    for (size_t i = 0; i < COUNT(names); i++) {
-        request_add_query(&target, names[i], flag_value(arguments, names[i]));
-    }
-    int r = request_json("GET", buffer_string(&target), NULL, ret_document, err);
-    size_t index = 0;
-    json_t *record = NULL;
-    json_array_foreach(json_object_get(*ret_document, "records"), index, record)
-    {
-        json_object_set(record, "partition", json_object_get(*ret_document, "partition"));
+    const struct arguments *arguments = reading->arguments;
+    BUFFER_OWNED struct buffer rest = {0};
+    buffer_append_format(&rest, "/records?limit=%" PRIu64,
+                         reading->left < PAGE_MAX ? reading->left : PAGE_MAX);
+    request_add_query(&rest, "partition", flag_value(arguments, "partition"));
+    request_add_query(&rest, "from",
+                      reading->cursor != NULL ? reading->cursor : flag_value(arguments, "from"));
+    request_add_query(&rest, "wait", reading->follows ? "20s" : flag_value(arguments, "wait"));
+    MEMORY_OWNED char *target =
+        request_target("streams", arguments->words[0], buffer_string(&rest));
+    int r = request_json("GET", target, NULL, ret_document, err);
+    if (r == 0) {
+        free(reading->cursor);
+        reading->cursor = memory_copy_string(json_text(*ret_document, "cursor"));
     }
     return r;
 }
 
-static int compare(const void *a, const void *b)
+static void print_raw(const json_t *record)
 {
-    const json_t *left = *(json_t *const *)a;
-    const json_t *right = *(json_t *const *)b;
-    int by_time = strcmp(json_text(left, "time"), json_text(right, "time"));
-    uint64_t l = json_u64(left, "partition");
-    uint64_t r = json_u64(right, "partition");
-    if (l == r) {
-        l = json_u64(left, "sequence");
-        r = json_u64(right, "sequence");
+    const char *text = json_string_value(json_object_get(record, "body"));
+    const char *encoded = json_text(record, "body_base64");
+    BUFFER_OWNED struct buffer bytes = {0};
+    if (text != NULL) {
+        buffer_append_string(&bytes, text);
+    } else {
+        base64_read(encoded, strlen(encoded), &bytes);
     }
-    return by_time != 0 ? by_time : (l > r) - (l < r);
+    buffer_append_string(&bytes, "\n");
+    fwrite(bytes.data, 1, bytes.used, stdout);
 }
 
-/* The first --limit records of all partitions, by their times. */
-static int read_partitions(const struct arguments *arguments, size_t count, json_t **ret_document,
-                           struct error *err)
+#define RECORD_FORMAT "%-24s  %9s  %8s  %-12s  %s\n"
+
+static void print_row(json_t *record)
 {
+    uint64_t partition = json_u64(record, "partition");
+    uint64_t sequence = json_u64(record, "sequence");
+    const char *key = json_string_value(json_object_get(record, "key"));
+    MEMORY_OWNED char *where = memory_format("%" PRIu64, partition);
+    MEMORY_OWNED char *which = memory_format("%" PRIu64, sequence);
+    payload_describe(record);
+    printf(RECORD_FORMAT, json_text(record, "time"), where, which, key != NULL ? key : "-",
+           json_text(record, "shown"));
+}
+
+static void show_record(const struct reading *reading, json_t *record)
+{
+    if (reading->is_raw) {
+        print_raw(record);
+    } else if (reading->output == OUTPUT_TABLE) {
+        print_row(record);
+    } else if (reading->follows) {
+        char *text = json_dumps(record, JSON_COMPACT);
+        puts(text);
+        free(text);
+    } else {
+        json_array_append(reading->records, record);
+    }
+}
+
+/* To the end, or for ever. */
+static int read_pages(struct reading *reading, struct error *err)
+{
+    for (bool goes_on = true; goes_on;) {
+        JSON_OWNED json_t *page = NULL;
+        size_t index = 0;
+        json_t *record = NULL;
+        bool is_first = reading->cursor == NULL;
+        int r = read_page(reading, &page, err);
+        if (r < 0) {
+            return r;
+        }
+        const json_t *records = json_object_get(page, "records");
+        if (is_first && reading->output == OUTPUT_TABLE && !reading->is_raw) {
+            printf(RECORD_FORMAT, "TIME", "PARTITION", "SEQUENCE", "KEY", "BODY");
+        }
+        json_array_foreach(records, index, record)
+        {
+            show_record(reading, record);
+        }
+        reading->left -= json_array_size(records);
+        goes_on = print_flush() == 0 && reading->left > 0 &&
+            (reading->follows || json_u64(page, "behind") > 0);
+    }
+    return 0;
+}
+
+static int parse_reading(struct reading *reading, struct error *err)
+{
+    const struct arguments *arguments = reading->arguments;
     const char *limit = flag_value(arguments, "limit");
-    uint64_t most = READ_DEFAULT;
-    JSON_OWNED json_t *all = json_array();
-    int r = 0;
-    if (limit != NULL && !text_parse_u64(text_of(limit, strlen(limit)), &most)) {
-        return error_set(err, ERROR_INVALID, "--limit %.40s is no number", limit);
+    int r = output_of(arguments, &reading->output, err);
+    reading->is_raw = flag_value(arguments, "raw") != NULL;
+    reading->follows = flag_value(arguments, "follow") != NULL;
+    if (r == 0 && limit != NULL &&
+        (!text_parse_u64(text_of(limit, strlen(limit)), &reading->left) || reading->left == 0)) {
+        return error_set(err, ERROR_INVALID, "--limit %.40s is no number of at least 1", limit);
     }
-    for (size_t i = 0; i < count && r == 0; i++) {
-        JSON_OWNED json_t *document = NULL;
-        MEMORY_OWNED char *partition = memory_format("%zu", i);
-        r = read_partition(arguments, partition, &document, err);
-        json_array_extend(all, json_object_get(document, "records"));
+    if (r == 0 && reading->follows && flag_value(arguments, "wait") != NULL) {
+        return error_set(err, ERROR_INVALID, "--follow waits for ever: what is --wait to do?");
     }
-    json_t *sorted = rows_sort(all, compare);
-    while (json_array_size(sorted) > most) {
-        json_array_remove(sorted, json_array_size(sorted) - 1);
+    if (r == 0 && reading->is_raw && flag_value(arguments, "output") != NULL) {
+        return error_set(err, ERROR_INVALID, "--raw is an output of its own: without --output");
     }
-    *ret_document = json_pack("{s:o}", "records", sorted);
     return r;
-}
-
-/* --partition, or the only one there is; otherwise all. */
-static int read_records(const struct arguments *arguments, json_t **ret_document, struct error *err)
-{
-    const char *partition = flag_value(arguments, "partition");
-    const char *from = flag_value(arguments, "from");
-    JSON_OWNED json_t *stream = NULL;
-    uint64_t sequence = 0;
-    if (partition != NULL) {
-        return read_partition(arguments, partition, ret_document, err);
-    }
-    MEMORY_OWNED char *target = request_target("streams", arguments->words[0], "");
-    int r = request_json("GET", target, NULL, &stream, err);
-    size_t count = json_array_size(json_object_get(stream, "partitions"));
-    bool is_of_one = flag_value(arguments, "wait") != NULL ||
-        (from != NULL && text_parse_u64(text_of(from, strlen(from)), &sequence));
-    if (r == 0 && count > 1 && is_of_one) {
-        return error_set(err, ERROR_INVALID,
-                         "a sequence, and --wait, are of one partition: say which, --partition 0 "
-                         "to %zu",
-                         count - 1);
-    }
-    if (r < 0) {
-        return r;
-    }
-    return count == 1 ? read_partition(arguments, "0", ret_document, err)
-                      : read_partitions(arguments, count, ret_document, err);
 }
 
 int verb_stream_read(const struct arguments *arguments, struct error *err)
 {
-    static const struct column columns[] = {
-        {"PARTITION", "partition", AS_TEXT}, {"SEQUENCE", "sequence", AS_TEXT},
-        {"TIME", "time", AS_TEXT},           {"KEY", "key", AS_TEXT},
-        {"BODY", "shown", AS_TEXT},
-    };
-    JSON_OWNED json_t *document = NULL;
-    enum output output = OUTPUT_TABLE;
-    size_t index = 0;
-    json_t *record = NULL;
-    int r = output_of(arguments, &output, err);
-    r = r < 0 ? r : read_records(arguments, &document, err);
-    if (r < 0) {
-        return r;
+    JSON_OWNED json_t *document = json_pack("{s:[]}", "records");
+    struct reading reading = {.arguments = arguments,
+                              .output = OUTPUT_TABLE,
+                              .left = INT64_MAX,
+                              .records = json_object_get(document, "records")};
+    int r = parse_reading(&reading, err);
+    r = r < 0 ? r : read_pages(&reading, err);
+    if (r == 0 && reading.output != OUTPUT_TABLE && !reading.is_raw && !reading.follows) {
+        json_object_set_new(document, "cursor", json_string(reading.cursor));
+        print_document(document, reading.output);
     }
-    if (output != OUTPUT_TABLE) {
-        print_document(document, output);
-        return 0;
-    }
-    json_array_foreach(json_object_get(document, "records"), index, record)
-    {
-        payload_describe(record);
-    }
-    print_table(json_object_get(document, "records"), columns, COUNT(columns));
-    return 0;
+    free(reading.cursor);
+    return r;
 }
 
 /* ---- Groups ---- */

@@ -445,16 +445,19 @@ const struct verb cli_verbs[] = {
      "  tail -1000 access.log | blixard stream append clicks --lines -\n",
      verb_stream_append},
     {"stream", "read", "NAME", 1, 1,
-     FLAGS({"partition", 'p', "NUMBER", NULL, "Which partition (default: all, by time)."},
+     FLAGS({"partition", 'p', "NUMBER", NULL, "This partition alone (default: all)."},
            {"from", 0, "START", NULL,
-            "A sequence, TRIM_HORIZON (default), LATEST, or a time in UTC."},
-           {"limit", 'n', "COUNT", NULL, "How many (default 100, at most 1000)."},
+            "TRIM_HORIZON (default), LATEST, a time, how long ago (10m), or a partition's "
+            "sequence; or the cursor of --output json."},
+           {"limit", 'n', "COUNT", NULL, "How many (default: all there are)."},
+           {"follow", 'f', NULL, NULL, "Go on with what comes."},
            {"wait", 'w', "DURATION", NULL,
-            "Wait for the first one, at most 20s (default: not at all)."}),
-     "Read the records of a stream, or of one of its partitions.",
-     "  blixard stream read clicks\n"
-     "  blixard stream read clicks --partition 2 --from LATEST --wait 20s\n"
-     "  blixard stream read clicks --from 2026-01-31T12:00:00Z\n",
+            "Wait for the first one, at most 20s (default: not at all)."},
+           {"raw", 0, NULL, NULL, "The contents alone, one a line."}),
+     "Read the records of a stream, the oldest first.",
+     "  blixard stream read clicks --follow --from LATEST\n"
+     "  blixard stream read clicks --partition 2 --from 41\n"
+     "  blixard stream read clicks --from 2026-01-31T12:00:00Z --output json\n",
      verb_stream_read},
     {"stream", "checkpoint", "NAME GROUP", 2, 2,
      FLAGS({"partition", 'p', "NUMBER", NULL, "Which partition (default 0)."},
