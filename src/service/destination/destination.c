@@ -126,6 +126,7 @@ static void send_to_function(const char *project, const char *name, const struct
         .body_length = event->data.used,
         .traceparent = event_get(event, "traceparent"),
         .caller = "destination",
+        .what = "destination",
         .trigger = TELEMETRY_TRIGGER_OTHER,
     };
     struct call *call = call_new(service, done, context);

@@ -391,7 +391,8 @@ void answer_end(struct call *call, const struct error *error, const struct insta
         end = answer_judge_run(call->target, &result->run,
                                call->output.used > 0 || call->is_streaming, &err);
     }
-    traced_note_run(call, end, error == NULL ? result : NULL);
+    traced_note_run(call->lane->gateway->options.telemetry, &call->trace, call->target,
+                    TELEMETRY_TRIGGER_HTTP, end, error == NULL ? result : NULL);
     if (err.kind != ERROR_NONE) {
         traced_note_error(call, &err);
     }

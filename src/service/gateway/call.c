@@ -229,7 +229,8 @@ void call_begin_run(struct call *call, bool input_continues)
     call->trace.asked_ns = clock_monotonic_ns();
     if (relay_start(&call->relay, &invocation, &err) < 0) {
         call->is_running = call->is_related = false;
-        traced_note_run(call, error_kind_name(err.kind), NULL);
+        traced_note_run(call->lane->gateway->options.telemetry, &call->trace, call->target,
+                        TELEMETRY_TRIGGER_HTTP, error_kind_name(err.kind), NULL);
         call_refuse(call, &err);
     }
 }

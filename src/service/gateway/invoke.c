@@ -43,7 +43,7 @@ struct gateway_invoke {
     unsigned trigger;
     char caller[GATEWAY_CLIENT_SIZE];
     char request_id[GATEWAY_REQUEST_ID_MAX + 1];
-    struct trace_span span;
+    struct call_trace trace;
 
     /* Here. */
     struct instance_target *target;
@@ -95,31 +95,34 @@ static void describe_function(struct gateway_invoke *invoke)
     const char *number = invoke->function + length + 1;
     uint64_t version = 0;
     if (length > 0) {
-        trace_bytes(&invoke->span, "faas.name", text_of(invoke->function, length));
+        trace_bytes(&invoke->trace.span, "faas.name", text_of(invoke->function, length));
     }
     if (invoke->function[length] == ':' &&
         text_parse_u64(text_of(number, strlen(number)), &version)) {
-        trace_number(&invoke->span, "faas.version", (int64_t)version);
+        trace_number(&invoke->trace.span, "faas.version", (int64_t)version);
     }
 }
 
 static void end_span(struct gateway_invoke *invoke)
 {
     struct telemetry *telemetry = invoke->lane->gateway->options.telemetry;
-    trace_text(&invoke->span, "faas.invocation_id", invoke->request_id);
-    trace_text(&invoke->span, "blixard.project", invoke->project);
-    trace_text(&invoke->span, "faas.trigger",
+    trace_text(&invoke->trace.span, "faas.invocation_id", invoke->request_id);
+    trace_text(&invoke->trace.span, "blixard.project", invoke->project);
+    trace_text(&invoke->trace.span, "faas.trigger",
                telemetry_trigger_text((enum telemetry_trigger)invoke->trigger));
     describe_function(invoke);
     if (invoke->error.kind != ERROR_NONE) {
-        trace_fail(&invoke->span, error_kind_name(invoke->error.kind), invoke->error.text);
+        trace_fail(&invoke->trace.span, error_kind_name(invoke->error.kind), invoke->error.text);
     } else {
-        trace_number(&invoke->span, "http.response.status_code", invoke->status);
+        trace_number(&invoke->trace.span, "http.response.status_code", invoke->status);
         if (invoke->status >= 500) {
-            trace_fail(&invoke->span, "status", NULL);
+            trace_fail(&invoke->trace.span, "status", NULL);
         }
     }
-    trace_end(telemetry, &invoke->span);
+    if (trace_is_wanted(telemetry, &invoke->trace.span)) {
+        traced_write_parts(telemetry, &invoke->trace);
+    }
+    trace_end(telemetry, &invoke->trace.span);
 }
 
 static void add_answer_field(struct gateway_invoke *invoke, struct text name, struct text value)
@@ -144,7 +147,7 @@ static void tell(struct gateway_invoke *invoke)
         fields[i].value = text_of(at, strlen(at));
         at += strlen(at) + 1;
     }
-    trace_write_id(&invoke->span.context, trace);
+    trace_write_id(&invoke->trace.span.context, trace);
     end_span(invoke);
     const struct gateway_result result = {
         .status = invoke->error.kind == ERROR_NONE ? invoke->status : 0,
@@ -285,26 +288,11 @@ static void on_writable(void *context)
     }
 }
 
-static void note_run(const struct gateway_invoke *invoke, const char *end,
+static void note_run(struct gateway_invoke *invoke, const char *end,
                      const struct instance_result *result)
 {
-    struct telemetry_call call = {
-        .project = invoke->target->project,
-        .function = invoke->target->function,
-        .trigger = (enum telemetry_trigger)invoke->trigger,
-        .end = end,
-        .duration_ns = clock_monotonic_ns() - invoke->span.start_ns,
-        .trace = &invoke->span.context,
-    };
-    if (result != NULL) {
-        call.has_run = true;
-        call.is_cold = result->run.cold;
-        call.queue_ns = result->queue_ns;
-        call.init_ns = result->run.attach_ns;
-        call.run_ns = result->run.run_ns;
-        call.memory_bytes = result->run.memory_bytes;
-    }
-    telemetry_call(invoke->lane->gateway->options.telemetry, &call);
+    traced_note_run(invoke->lane->gateway->options.telemetry, &invoke->trace, invoke->target,
+                    (enum telemetry_trigger)invoke->trigger, end, result);
 }
 
 /* Into the function's own log, where its author looks. */
@@ -314,7 +302,7 @@ static void log_failure(const struct gateway_invoke *invoke, const char *text)
     int length = snprintf(line, sizeof(line), "<3>%s\n", text);
     telemetry_log(invoke->lane->gateway->options.telemetry, invoke->target->project,
                   invoke->target->function, invoke->target->version, invoke->request_id,
-                  &invoke->span.context, line,
+                  &invoke->trace.span.context, line,
                   (size_t)length < sizeof(line) ? (size_t)length : sizeof(line) - 1);
 }
 
@@ -391,7 +379,7 @@ static void run_here(struct gateway_invoke *invoke)
     char traceparent[TRACE_PARENT_SIZE];
     snprintf(invoke->function, sizeof(invoke->function), "%s:%" PRIu64, invoke->target->function,
              invoke->target->version);
-    trace_write_parent(&invoke->span.context, traceparent);
+    trace_write_parent(&invoke->trace.inner, traceparent);
     if (write_environment(invoke, traceparent, &err) < 0) {
         fail(invoke, &err, true);
         return;
@@ -401,7 +389,7 @@ static void run_here(struct gateway_invoke *invoke)
     struct instance_invocation invocation = {
         .target = invoke->target,
         .request_id = invoke->request_id,
-        .trace = invoke->span.context,
+        .trace = invoke->trace.inner,
         .environment = (const char *)invoke->environment.data,
         .environment_length = invoke->environment.used,
         .input = invoke->body.data,
@@ -412,6 +400,7 @@ static void run_here(struct gateway_invoke *invoke)
     if (left_ms < invoke->target->limits.timeout_ms) {
         invocation.timeout_ms = left_ms > 0 ? left_ms : 1;
     }
+    invoke->trace.asked_ns = clock_monotonic_ns();
     invoke->call = instance_invoke(invoke->lane->gateway->options.instances, &invocation, &events,
                                    invoke, &err);
     if (invoke->call == NULL) {
@@ -515,7 +504,7 @@ static void ask(struct gateway_invoke *invoke, uint64_t node)
                                                       : (uint64_t)GATEWAY_DEADLINE_MAX_MS;
     uint64_t left_ms = time_left(invoke);
     left_ms = left_ms < most_ms ? left_ms : most_ms;
-    trace_write_parent(&invoke->span.context, traceparent);
+    trace_write_parent(&invoke->trace.span.context, traceparent);
     snprintf(own[count++], LINE_SIZE, PEER_FIELD_HOP ": 1");
     snprintf(own[count++], LINE_SIZE, PEER_FIELD_FUNCTION ": %s/%s", invoke->project,
              invoke->function);
@@ -702,11 +691,12 @@ struct gateway_invoke *gateway_invoke_new(
     } else {
         lane_make_id(lane, invoke->request_id);
     }
-    trace_begin(gateway->options.telemetry, &invoke->span,
+    trace_begin(gateway->options.telemetry, &invoke->trace.span,
                 &(struct trace_start){
-                    .name = "invoke",
+                    .name = invocation->what != NULL ? invocation->what : "invoke",
                     .kind = invocation->trigger == TELEMETRY_TRIGGER_PUBSUB ? TRACE_CONSUMER : 0,
                     .parent = trace_parent_of(invocation->traceparent)});
+    invoke->trace.inner = trace_child(&invoke->trace.span.context);
     struct error err = {0};
     if (copy_request(invoke, invocation, &err) < 0) {
         fail(invoke, &err, true);
@@ -729,6 +719,6 @@ void gateway_invoke_free(struct gateway_invoke *invoke)
     if (invoke->peer != NULL) {
         peer_call_free(invoke->peer);
     }
-    trace_drop(&invoke->span);
+    trace_drop(&invoke->trace.span);
     invoke_free(invoke);
 }

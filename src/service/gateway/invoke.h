@@ -45,6 +45,7 @@ struct gateway_invocation {
     const char *traceparent;             /* NULL: a trace begins */
     const struct gateway_origin *origin; /* NULL: no route led to it, and nobody was asked for */
     const char *caller;                  /* REMOTE_ADDR ("trigger", ...); NULL: "blixard" */
+    const char *what;                    /* its span's name ("trigger orders"); NULL: "invoke" */
     unsigned trigger;                    /* enum telemetry_trigger, for the metrics */
 };
 

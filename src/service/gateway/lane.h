@@ -21,6 +21,7 @@
 #include "service/gateway/websocket.h"
 #include "service/peer/peer.h"
 #include "service/route/route.h"
+#include "service/telemetry/telemetry.h"
 #include "service/telemetry/trace.h"
 
 enum {
@@ -204,8 +205,12 @@ void answer_error(struct call *call, const struct error *error,
 
 /* traced.c: the request as a span, and what it waited for as spans below it. */
 void traced_begin(struct call *call);
-/* How it ended, for the metrics too. */
-void traced_note_run(struct call *call, const char *end, const struct instance_result *result);
+/* How a run ended ("ok", "trap", ...), for the metrics, too; `result` NULL: there was none. */
+void traced_note_run(struct telemetry *telemetry, struct call_trace *trace,
+                     const struct instance_target *target, enum telemetry_trigger trigger,
+                     const char *end, const struct instance_result *result);
+/* The spans below it of a run that has a result: in the queue, a cold start, running. */
+void traced_write_parts(struct telemetry *telemetry, const struct call_trace *trace);
 void traced_note_status(struct call *call, int status);
 /* It was, or should have been, answered with `error`. */
 void traced_note_error(struct call *call, const struct error *error);

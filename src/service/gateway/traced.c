@@ -59,31 +59,10 @@ void traced_begin(struct call *call)
     trace->end[0] = '\0';
 }
 
-static void count_call(const struct call *call, uint64_t memory_bytes)
+void traced_note_run(struct telemetry *telemetry, struct call_trace *trace,
+                     const struct instance_target *target, enum telemetry_trigger trigger,
+                     const char *end, const struct instance_result *result)
 {
-    const struct call_trace *trace = &call->trace;
-    if (call->target != NULL) {
-        telemetry_call(telemetry_of(call),
-                       &(struct telemetry_call){
-                           .project = call->target->project,
-                           .function = call->target->function,
-                           .trigger = TELEMETRY_TRIGGER_HTTP,
-                           .end = trace->end,
-                           .duration_ns = clock_monotonic_ns() - call->started_ns,
-                           .has_run = trace->has_result,
-                           .is_cold = trace->is_cold,
-                           .queue_ns = trace->queue_ns,
-                           .init_ns = trace->attach_ns,
-                           .run_ns = trace->run_ns,
-                           .memory_bytes = memory_bytes,
-                           .trace = &trace->span.context,
-                       });
-    }
-}
-
-void traced_note_run(struct call *call, const char *end, const struct instance_result *result)
-{
-    struct call_trace *trace = &call->trace;
     snprintf(trace->end, sizeof(trace->end), "%s", end);
     if (result != NULL) {
         trace->has_result = true;
@@ -92,7 +71,21 @@ void traced_note_run(struct call *call, const char *end, const struct instance_r
         trace->attach_ns = result->run.attach_ns;
         trace->run_ns = result->run.run_ns;
     }
-    count_call(call, result != NULL ? result->run.memory_bytes : 0);
+    telemetry_call(telemetry,
+                   &(struct telemetry_call){
+                       .project = target->project,
+                       .function = target->function,
+                       .trigger = trigger,
+                       .end = trace->end,
+                       .duration_ns = clock_monotonic_ns() - trace->span.start_ns,
+                       .has_run = trace->has_result,
+                       .is_cold = trace->is_cold,
+                       .queue_ns = trace->queue_ns,
+                       .init_ns = trace->attach_ns,
+                       .run_ns = trace->run_ns,
+                       .memory_bytes = result != NULL ? result->run.memory_bytes : 0,
+                       .trace = &trace->span.context,
+                   });
 }
 
 void traced_note_status(struct call *call, int status)
@@ -132,37 +125,38 @@ void traced_forwarded(struct call *call, uint64_t node, uint64_t started_ns,
 
 /* ---- The end ---- */
 
-static void write_part(const struct call *call, const char *name, uint64_t start_ns,
-                       uint64_t duration_ns)
+static void write_part(struct telemetry *telemetry, const struct call_trace *trace,
+                       const char *name, uint64_t start_ns, uint64_t duration_ns)
 {
     struct trace_span span;
-    trace_begin(telemetry_of(call), &span,
-                &(struct trace_start){
-                    .name = name, .parent = call->trace.span.context, .start_ns = start_ns});
-    trace_end_at(telemetry_of(call), &span, start_ns + duration_ns);
+    trace_begin(
+        telemetry, &span,
+        &(struct trace_start){.name = name, .parent = trace->span.context, .start_ns = start_ns});
+    trace_end_at(telemetry, &span, start_ns + duration_ns);
 }
 
-/* One after the other: in the queue, its image attached, running. */
-static void write_parts(const struct call *call)
+void traced_write_parts(struct telemetry *telemetry, const struct call_trace *trace)
 {
-    const struct call_trace *trace = &call->trace;
+    if (!trace->has_result) {
+        return;
+    }
     uint64_t at_ns = trace->asked_ns;
-    write_part(call, "queue", at_ns, trace->queue_ns);
+    write_part(telemetry, trace, "queue", at_ns, trace->queue_ns);
     at_ns += trace->queue_ns;
     if (trace->is_cold) {
-        write_part(call, "cold start", at_ns, trace->attach_ns);
+        write_part(telemetry, trace, "cold start", at_ns, trace->attach_ns);
         at_ns += trace->attach_ns;
     }
     struct trace_span run;
     trace_begin(
-        telemetry_of(call), &run,
+        telemetry, &run,
         &(struct trace_start){
             .name = "run", .parent = trace->span.context, .own = trace->inner, .start_ns = at_ns});
     trace_text(&run, "blixard.end", trace->end);
     if (strcmp(trace->end, "ok") != 0) {
         trace_fail(&run, trace->end, NULL);
     }
-    trace_end_at(telemetry_of(call), &run, at_ns + trace->run_ns);
+    trace_end_at(telemetry, &run, at_ns + trace->run_ns);
 }
 
 static void name_span(const struct call *call, struct trace_span *span)
@@ -215,9 +209,7 @@ void traced_end(struct call *call)
         trace_end(telemetry, &trace->span);
         return;
     }
-    if (trace->has_result) {
-        write_parts(call);
-    }
+    traced_write_parts(telemetry, trace);
     name_span(call, &trace->span);
     describe_request(call, &trace->span);
     describe_function(call, &trace->span);

@@ -353,6 +353,7 @@ static void call(struct run *run)
                                          .request_id = run->id,
                                          .traceparent = traceparent,
                                          .caller = "invocation",
+                                         .what = "invocation",
                                          .trigger = TELEMETRY_TRIGGER_OTHER,
                                      },
                                      on_done, run);

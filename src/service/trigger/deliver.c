@@ -61,19 +61,21 @@ bool delivery_is_batch(const struct trigger_config *config, size_t count)
 }
 
 struct gateway_invoke *delivery_send(
-    const struct trigger_service *service, const char *project, const struct trigger_config *config,
+    const struct trigger_service *service, const struct delivery_from *from,
     const struct event *const *events, size_t count,
     void (*done)(const struct error *error, const struct gateway_result *result, void *context),
     void *context)
 {
     struct delivery delivery = {0};
     struct gateway_origin origin = {0};
+    const struct trigger_config *config = from->config;
+    MEMORY_OWNED char *what = memory_format("trigger %s", from->name);
     if (config->pattern != NULL) {
         snprintf(origin.pattern, sizeof(origin.pattern), "%s", config->pattern);
     }
     delivery_fill(&delivery, events, count, delivery_is_batch(config, count));
     const struct gateway_invocation invocation = {
-        .project = project,
+        .project = from->project,
         .name = config->function,
         .method = config->method,
         .path = config->path,
@@ -84,6 +86,7 @@ struct gateway_invoke *delivery_send(
         .timeout_ms = config->timeout_ms,
         .traceparent = event_get(events[0], "traceparent"),
         .caller = "trigger",
+        .what = what,
         .trigger = strcmp(config->kind, "cron") == 0 ? TELEMETRY_TRIGGER_TIMER
             : strcmp(config->kind, "http") == 0      ? TELEMETRY_TRIGGER_HTTP
                                                      : TELEMETRY_TRIGGER_PUBSUB,
@@ -559,8 +562,8 @@ static void deliver(struct batch *batch)
     size_t count = batch->chunk < batch->count ? batch->chunk : batch->count;
     MEMORY_OWNED const struct event **events = events_of(batch, count);
     batch->delivering = count;
-    batch->invoke = delivery_send(source->service, source->project, &source->config, events, count,
-                                  on_answered, batch);
+    const struct delivery_from from = {source->project, source->name, &source->config};
+    batch->invoke = delivery_send(source->service, &from, events, count, on_answered, batch);
 }
 
 static struct batch *batch_new(struct trigger_source *source, struct list *items, size_t count)

@@ -197,8 +197,13 @@ struct delivery {
 void delivery_fill(struct delivery *delivery, const struct event *const *events, size_t count,
                    bool is_batch);
 void delivery_done(struct delivery *delivery);
+struct delivery_from {
+    const char *project;
+    const char *name; /* of the trigger */
+    const struct trigger_config *config;
+};
 struct gateway_invoke *delivery_send(
-    const struct trigger_service *service, const char *project, const struct trigger_config *config,
+    const struct trigger_service *service, const struct delivery_from *from,
     const struct event *const *events, size_t count,
     void (*done)(const struct error *error, const struct gateway_result *result, void *context),
     void *context);

@@ -164,6 +164,7 @@ trigger_test_new(struct trigger_service *service, const char *project, const cha
         return test;
     }
     const struct event *events[1] = {&test->event};
-    test->invoke = delivery_send(service, project, &test->config, events, 1, on_answered, test);
+    const struct delivery_from from = {project, name, &test->config};
+    test->invoke = delivery_send(service, &from, events, 1, on_answered, test);
     return test;
 }
