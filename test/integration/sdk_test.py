@@ -151,7 +151,16 @@ class Claims:
             self.assertIn(reason, node.cli("fn", "logs", self.name))
 
 
-class Cpp(Claims, unittest.TestCase):
+class Signed:
+    """Of languages whose times may be negative."""
+
+    def test_a_time_to_live_that_is_over_keeps_nothing_for_good(self):
+        self.lines("/kv")
+        for over in json.loads(node.cli("kv", "list", "over", "-o", "json"))["keys"]:
+            self.assertIsNotNone(over["expires_at"])
+
+
+class Cpp(Claims, Signed, unittest.TestCase):
     language = "cpp"
 
     def test_the_host_is_not_there_before_the_first_request(self):
@@ -182,7 +191,7 @@ class AssemblyScript(Claims, unittest.TestCase):
         self.assertIn("nowhere", node.cli("fn", "logs", self.name))
 
 
-class JavaScript(Claims, unittest.TestCase):
+class JavaScript(Claims, Signed, unittest.TestCase):
     language = "javascript"
     needs_npm = True
 
@@ -190,6 +199,20 @@ class JavaScript(Claims, unittest.TestCase):
         """Here what nobody catches is the engine's: a 502."""
         self.assertEqual(self.ask("/fail")[0], 502)
         self.assertIn("Error: a reason", node.cli("fn", "logs", self.name))
+
+    def test_a_time_with_a_unit_is_refused(self):
+        self.assertEqual(self.ask("/units")[0], 502)
+        self.assertIn('TypeError: "10m" is no number', node.cli("fn", "logs", self.name))
+
+    def test_a_script_that_cannot_be_loaded_says_why(self):
+        project = pathlib.Path(folder.name) / "unloadable"
+        project.mkdir()
+        (project / "blixard.yaml").write_text("name: unloadable\nlanguage: javascript\n")
+        (project / "main.js").write_text('import { nothing } from "blixard";\nexport default () => nothing;\n')
+        done = subprocess.run([BUILD / "blixard", "fn", "deploy", "unloadable", project], env=node.env, text=True, stdin=subprocess.DEVNULL,
+                              stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        self.assertEqual(done.returncode, 70, done.stderr)
+        self.assertRegex(done.stderr, "initialisation failed: .*; it wrote: .*SyntaxError: Could not find export 'nothing'")
 
     def test_fetch_is_the_web_s(self):
         ask = lambda name: self.lines(f"/web/{name}?{web.url}")

@@ -160,6 +160,32 @@ static void perform_end(struct project *project, unsigned index)
 
 /* ---- Images ---- */
 
+/* What it wrote last is why, mostly: a script's exception, a panic.  Whole lines, one behind the
+ * other. */
+static void add_words(struct error *err, const char *log, size_t length)
+{
+    enum { WORDS_MAX = 240 };
+    struct text words = text_of(log, length);
+    if (length > WORDS_MAX) {
+        const char *line = memchr(log + length - WORDS_MAX, '\n', WORDS_MAX);
+        size_t from =
+            line != NULL && line + 1 < log + length ? (size_t)(line + 1 - log) : length - WORDS_MAX;
+        words = text_of(log + from, length - from);
+    }
+    while (words.length > 0 && strchr("\r\n", words.data[words.length - 1]) != NULL) {
+        words.length--;
+    }
+    MEMORY_OWNED char *said = memory_copy_text(words.data, words.length);
+    for (char *line = said; (line = strchr(line, '\n')) != NULL;) {
+        *line = '|';
+    }
+    text_make_printable(said, false);
+    if (said[0] != '\0') {
+        size_t used = strlen(err->text);
+        snprintf(err->text + used, sizeof(err->text) - used, "; it wrote: %s", said);
+    }
+}
+
 static void on_loaded(const struct error *error, const struct vmm_image_info *info, const char *log,
                       size_t log_length, void *context)
 {
@@ -189,9 +215,13 @@ static void on_loaded(const struct error *error, const struct vmm_image_info *in
                       target->version, "init", NULL, log, log_length);
     }
     if (error != NULL) {
+        struct error why = *error;
+        if (!project->is_linux) {
+            add_words(&why, log, log_length);
+        }
         log_warn("function %s/%s version %llu: initialisation failed: %s", target->project,
-                 target->function, (unsigned long long)target->version, error->text);
-        pool_load_failed(project->pool, seat->index, image, error);
+                 target->function, (unsigned long long)target->version, why.text);
+        pool_load_failed(project->pool, seat->index, image, &why);
     } else {
         facts->info = *info;
         pool_loaded(project->pool, seat->index, image);
