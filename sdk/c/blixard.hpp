@@ -130,6 +130,12 @@ inline uint64_t count(milliseconds time)
     return time.count() > 0 ? static_cast<uint64_t>(time.count()) : 0;
 }
 
+/* A time that is over ends at once: the host's 0 is "none". */
+inline uint64_t lasting(milliseconds time)
+{
+    return time.count() < 0 ? 1 : count(time);
+}
+
 inline void quote(std::string_view text, std::string &out)
 {
     static constexpr char digits[] = "0123456789abcdef";
@@ -436,7 +442,7 @@ inline result<uint64_t> set(std::string_view key, std::string_view value,
 {
     uint64_t revision = 0;
     int32_t r = blixard_v1_kv_set_(key.data(), key.size(), value.data(), value.size(),
-                                   inside::count(time_to_live), &revision);
+                                   inside::lasting(time_to_live), &revision);
     if (r < 0) {
         return inside::failure_of(r);
     }
@@ -451,7 +457,7 @@ inline result<std::optional<uint64_t>> compare_and_set(std::string_view key, std
 {
     uint64_t revision = 0;
     int32_t r = blixard_v1_kv_cas_(key.data(), key.size(), value.data(), value.size(),
-                                   inside::count(time_to_live), expected, &revision);
+                                   inside::lasting(time_to_live), expected, &revision);
     if (r == -EBUSY) {
         return std::optional<uint64_t>();
     }
@@ -617,7 +623,7 @@ struct call {
         for (const auto &[name, value] : headers) {
             fields += name + ": " + value + "\r\n";
         }
-        uint64_t limit = inside::count(timeout);
+        uint64_t limit = inside::lasting(timeout);
         auto bytes = inside::collect([&](char *buffer, std::size_t size) {
             return blixard_v1_invoke_(
                 function.data(), function.size(), method.data(), method.size(), path.data(),
@@ -653,7 +659,7 @@ struct fetch {
         for (const auto &[name, value] : headers) {
             fields += name + ": " + value + "\r\n";
         }
-        uint64_t limit = inside::count(timeout);
+        uint64_t limit = inside::lasting(timeout);
         uint32_t rest = 0;
         auto bytes = inside::collect([&](char *buffer, std::size_t size) {
             return blixard_v1_fetch_(method.data(), method.size(), url.data(), url.size(),

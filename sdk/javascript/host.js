@@ -37,7 +37,13 @@
     // What is sent: bytes and strings as they are, anything else as JSON.
     const payload = (value) => (typeof value === "string" || isBytes(value) ? value : JSON.stringify(value));
     const typeOf = (value, type) => type || (typeof value === "string" ? "text/plain;charset=UTF-8" : isBytes(value) ? "" : "application/json");
-    const count = (value) => (value === undefined ? 0 : Math.max(0, Math.ceil(Number(value))));
+    function count(value) {
+        const number = value === undefined ? 0 : Math.ceil(Number(value));
+        if (Number.isNaN(number)) throw new TypeError(`${JSON.stringify(value)} is no number`);
+        return Math.max(0, number);
+    }
+    // A time that is over ends at once: the host's 0 is "none".
+    const lasting = (value) => (Number(value) < 0 ? 1 : count(value));
     const attributesOf = (map) => (map === undefined ? "" : JSON.stringify(Object.fromEntries(Object.entries(map).map(([n, v]) => [n, String(v)]))));
 
     class Entry {
@@ -58,8 +64,8 @@
         // The new revision.  { ttl }: milliseconds; { revision }: only if the key is at it, 0 if there is none; null: it is another.
         set(key, value, { ttl, revision } = {}) {
             return revision === undefined
-                ? checked(native.kvSet(String(key), payload(value), count(ttl)))
-                : or(null, ["EBUSY"], native.kvCas(String(key), payload(value), count(ttl), count(revision)));
+                ? checked(native.kvSet(String(key), payload(value), lasting(ttl)))
+                : or(null, ["EBUSY"], native.kvCas(String(key), payload(value), lasting(ttl), count(revision)));
         },
         // Write what `change` makes of the Entry (or null), again until nobody was faster; what was written.
         update(key, change, options = {}) {
@@ -114,7 +120,7 @@
         const all = new Headers(headers);
         if (typeOf(body) !== "" && body !== "" && !all.has("content-type")) all.set("content-type", typeOf(body));
         const fields = [...all].map(([field, value]) => `${field}: ${value}\r\n`).join("");
-        return responseOf(checked(native.invoke(String(name), method, path, fields, payload(body), count(timeout))));
+        return responseOf(checked(native.invoke(String(name), method, path, fields, payload(body), lasting(timeout))));
     }
 
     class Span {

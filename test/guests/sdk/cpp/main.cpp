@@ -63,6 +63,9 @@ static result<response> keys()
     if (!set) {
         return set.error();
     }
+    if (auto over = kv::set("over", "", -1ms); !over) {
+        return over.error();
+    }
     out += "long " + std::to_string((*kv::get("k/three"))->value.size()) + "\n";
     out += "list" + joined(*kv::list("k/")) + "after" + joined(*kv::list("k/", "k/one", 1));
     out += std::string("stale ") + truth(*kv::erase("k/one", first)) + "\n";

@@ -34,6 +34,7 @@ function keys() {
     lines.push(`won ${kv.set("k/one", "two", { revision: first }) !== null}`);
     for (let i = 0; i < 2; i++) lines.push(`update ${kv.update("k/two", (old) => (old ? old.text() : "") + "x")}`);
     kv.set("k/three", new Uint8Array(100000), { ttl: 60000 });
+    kv.set("over", "", { ttl: -1 });
     lines.push(`long ${kv.get("k/three").bytes.length}`);
     lines.push(`list ${kv.list("k/").join(" ")}`, `after ${kv.list("k/", { after: "k/one", limit: 1 }).join(" ")}`);
     lines.push(`stale ${kv.delete("k/one", { revision: first })}`, `delete ${kv.delete("k/one")} ${kv.delete("k/one")}`);
@@ -152,6 +153,7 @@ async function* pieces(request) {
 const asked = {
     "/facts": facts, "/kv": keys, "/send": send, "/call": call, "/span": spans, "/secret": secrets, "/early": () => [early],
     "/log": () => log.warn("careful", { who: "me", what: 'a "word"' }),
+    "/units": () => kv.set("units", "", { ttl: "10m" }),
     "/fail": () => { throw new Error("a reason"); },
 };
 
