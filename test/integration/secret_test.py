@@ -86,7 +86,9 @@ class Claims:
         self.assertEqual(self.ask("/env?OTHER", "modest"), (200, "(none)"))
 
     def test_a_missing_secret_fails_the_call_and_nothing_is_lost(self):
-        self.node.deploy("missing", module, secrets={"PASSWORD": "not-there"})
+        done = self.run_cli("fn", "deploy", "missing", str(module), "--secret", "PASSWORD=not-there")
+        self.assertEqual((done[0], done[2]), (0, b"there is no secret not-there (PASSWORD): calls are refused until it is set "
+                                                 b"(blixard secret set not-there)\n"))
         status, text = self.ask("/env?PASSWORD", "missing")
         self.assertEqual(status, 503, text)
         self.assertIn("there is no secret not-there in project default; make it with: blixard secret set not-there",

@@ -544,6 +544,25 @@ static int take_guest(const struct arguments *arguments, const struct deployment
     return 0;
 }
 
+/* A version may be there before its secrets are: nothing fails, and no call is served.  Who may not
+ * see them is told nothing. */
+static void tell_missing_secrets(const json_t *settings)
+{
+    const char *variable = NULL;
+    json_t *secret = NULL;
+    json_object_foreach(json_object_get(settings, "secrets"), variable, secret)
+    {
+        struct error err = {0};
+        MEMORY_OWNED char *target = request_target("secrets", json_string_value(secret), "");
+        if (request_json("GET", target, NULL, NULL, &err) == -ERROR_NOT_FOUND) {
+            fprintf(stderr,
+                    "there is no secret %s (%s): calls are refused until it is set (blixard secret "
+                    "set %s)\n",
+                    json_string_value(secret), variable, json_string_value(secret));
+        }
+    }
+}
+
 static int deploy(const struct arguments *arguments, const struct deployment *deployment,
                   uint64_t begin_ms, struct error *err)
 {
@@ -558,6 +577,9 @@ static int deploy(const struct arguments *arguments, const struct deployment *de
     json_object_set(deployment->settings, "module", json_object_get(blob, "id"));
     r = start_deploy(deployment->name, deployment->settings, &reference, err);
     r = r < 0 ? r : finish_deploy(arguments, deployment->name, reference, begin_ms, err);
+    if (r == 0) {
+        tell_missing_secrets(deployment->settings);
+    }
     return r < 0 ? r : trigger_deploy(deployment->triggers, deployment->name, err);
 }
 
