@@ -85,7 +85,7 @@ static void step(struct program *program)
         }
         break;
     case 3:
-        path_link(one, operation & 0x80, two);
+        path_link(one, two);
         break;
     case 4:
         path_rename(one, two);

@@ -140,7 +140,7 @@ class Run(unittest.TestCase):
         cls.folder = pathlib.Path(cls.temporary.name)
         cls.folder.chmod(0o711)
         (cls.folder / "read.c").write_text(READ)
-        for name, source in (("read", cls.folder / "read.c"), ("files", ROOT / "test/guests/files.c")):
+        for name, source in (("read", cls.folder / "read.c"), *((name, ROOT / f"test/guests/{name}.c") for name in ("files", "preview1"))):
             subprocess.run(["clang-14", "--target=wasm32-wasi", "-O1", "-o", cls.folder / f"{name}.wasm", source], check=True)
         inside = cls.folder / "inside"
         (inside / "deep").mkdir(parents=True)
@@ -178,6 +178,14 @@ class Run(unittest.TestCase):
                 self.assertEqual([path.name for path in given.iterdir()], ["left"])
                 done = self.run_module("files", "rootless", flags=("--isolation", isolation))
                 self.assertEqual((done.stdout, done.returncode), ("fine\n", 0))
+
+    def test_calls_answer_alike_in_memory_and_in_a_folder_of_the_host(self):
+        for isolation in self.isolations():
+            with self.subTest(isolation=isolation), tempfile.TemporaryDirectory(dir=self.folder) as given:
+                for folder, flags in (("/tmp", ()), ("/given", ("--dir", f"{given}::/given"))):
+                    done = self.run_module("preview1", folder, flags=("--isolation", isolation, *flags))
+                    self.assertEqual((done.stdout, done.stderr, done.returncode), ("fine\n", "", 0), folder)
+                self.assertEqual(os.listdir(given), [])
 
     def test_status_arguments_and_environment_are_the_programs(self):
         done = self.run_module("read", "/none", flags=("--env", "NAME=value"))

@@ -44,7 +44,7 @@ struct path {
 uint32_t path_open(struct path path, bool follows, uint32_t flags, bool writes, uint32_t *ret_node);
 uint32_t path_make_folder(struct path path);
 uint32_t path_make_link(const char *target, size_t target_length, struct path path);
-uint32_t path_link(struct path from, bool follows, struct path to);
+uint32_t path_link(struct path from, struct path to);
 uint32_t path_rename(struct path from, struct path to);
 uint32_t path_remove_folder(struct path path);
 uint32_t path_unlink(struct path path);

@@ -113,11 +113,11 @@ uint32_t path_make_link(const char *target, size_t target_length, struct path pa
                             : folder_make_link(place.folder, place.name, target, target_length);
 }
 
-uint32_t path_link(struct path from, bool follows, struct path to)
+uint32_t path_link(struct path from, struct path to)
 {
     struct place source;
     struct place target;
-    uint32_t error = find(from, follows, &source);
+    uint32_t error = find(from, false, &source);
     if (error != WASI_OK) {
         return error;
     }

@@ -229,11 +229,13 @@ u32 WASI(path_link)(instance i, u32 fd, u32 lookup, u32 path, u32 length, u32 to
     if (error == WASI_OK && starts_on_host(fd) != starts_on_host(to)) {
         return WASI_EXDEV;
     }
-    if (error == WASI_OK && starts_on_host(fd)) {
-        return host_paths(HOSTFILES_LINK, source, lookup & WASI_FOLLOW, target.start, target.bytes,
-                          target.length);
+    if (error == WASI_OK && (lookup & WASI_FOLLOW) != 0) {
+        return WASI_EINVAL; /* nobody does it: what a link leads to may be another file by then */
     }
-    return error == WASI_OK ? path_link(source, lookup & WASI_FOLLOW, target) : error;
+    if (error == WASI_OK && starts_on_host(fd)) {
+        return host_paths(HOSTFILES_LINK, source, 0, target.start, target.bytes, target.length);
+    }
+    return error == WASI_OK ? path_link(source, target) : error;
 }
 
 u32 WASI(path_symlink)(instance i, u32 target, u32 target_length, u32 fd, u32 path, u32 length)

@@ -137,8 +137,8 @@ TEST(guest_files, opening_and_linking_are_refused_in_the_order_of_linux)
                      false, &node) == WASI_EINVAL);
     EXPECT(path_open(guest_path(TMP_NODE, "to_d"), false, WASI_OPEN_DIRECTORY, false, &node) ==
            WASI_ENOTDIR);
-    EXPECT(path_link(guest_path(TMP_NODE, "d"), false, guest_path(TMP_NODE, "f")) == WASI_EEXIST);
-    EXPECT(path_link(guest_path(TMP_NODE, "d"), false, guest_path(TMP_NODE, "x")) == WASI_EPERM);
+    EXPECT(path_link(guest_path(TMP_NODE, "d"), guest_path(TMP_NODE, "f")) == WASI_EEXIST);
+    EXPECT(path_link(guest_path(TMP_NODE, "d"), guest_path(TMP_NODE, "x")) == WASI_EPERM);
 }
 
 TEST(guest_files, slashes_behind_want_folders)
@@ -157,8 +157,7 @@ TEST(guest_files, slashes_behind_want_folders)
            WASI_EISDIR);
     EXPECT(make_link("x", "d/") == WASI_EEXIST);
     EXPECT(make_link("x", "new/") == WASI_ENOENT);
-    EXPECT(path_link(guest_path(TMP_NODE, "f"), false, guest_path(TMP_NODE, "new/")) ==
-           WASI_ENOENT);
+    EXPECT(path_link(guest_path(TMP_NODE, "f"), guest_path(TMP_NODE, "new/")) == WASI_ENOENT);
     EXPECT(path_rename(guest_path(TMP_NODE, "f"), guest_path(TMP_NODE, "new/")) == WASI_ENOTDIR);
     EXPECT(path_rename(guest_path(TMP_NODE, "d/"), guest_path(TMP_NODE, "e/")) == WASI_OK);
     EXPECT(path_unlink(guest_path(TMP_NODE, "e/")) == WASI_EISDIR);
@@ -340,7 +339,7 @@ TEST(guest_files, assets_do_not_change)
     EXPECT(path_remove_folder(guest_path(ROOT_NODE, "tmp")) == WASI_EROFS);
     EXPECT(path_rename(guest_path(ROOT_NODE, "tmp"), guest_path(ROOT_NODE, "x")) == WASI_EROFS);
     EXPECT(path_rename(guest_path(ROOT_NODE, "a"), guest_path(TMP_NODE, "x")) == WASI_EROFS);
-    EXPECT(path_link(guest_path(ROOT_NODE, "a"), false, guest_path(TMP_NODE, "x")) == WASI_EXDEV);
+    EXPECT(path_link(guest_path(ROOT_NODE, "a"), guest_path(TMP_NODE, "x")) == WASI_EXDEV);
     EXPECT(node_set_times(1, 0, 0) == WASI_EROFS);
     unsigned names = 0;
     for (uint64_t cookie = 0; folder_next(ROOT_NODE, cookie, &entry); cookie = entry.cookie_after) {
