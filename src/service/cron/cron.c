@@ -117,8 +117,7 @@ static bool next_wall(const struct cron *cron, int64_t from, int64_t *ret_wall)
 
 /* ---- And with one ---- */
 
-/* The first moment that has this wall-clock time; in a gap, the change. */
-static int64_t moment_of(const struct cron_zone *zone, int64_t wall)
+int64_t cron_moment_of(const struct cron_zone *zone, int64_t wall)
 {
     /* Offsets are less than 26 h: what is in force before and after all candidates. */
     int64_t at = wall - 26 * 3600 - 1;
@@ -162,7 +161,7 @@ static int64_t next_fixed(const struct cron *cron, int64_t after)
     /* What is not after `from` is not after `after`, either; what follows may be, where the clock
      * was set back. */
     while (next_wall(cron, from, &wall)) {
-        int64_t moment = moment_of(cron->zone, wall);
+        int64_t moment = cron_moment_of(cron->zone, wall);
         if (moment > after) {
             return moment;
         }
@@ -175,8 +174,11 @@ uint64_t cron_next(const struct cron *cron, uint64_t after_ms, uint64_t since_ms
 {
     enum { HOURS = (1 << 24) - 1 };
     if (cron->every_ms > 0) {
-        uint64_t passed = after_ms > since_ms ? after_ms - since_ms : 0;
-        return since_ms + (passed / cron->every_ms + 1) * cron->every_ms;
+        uint64_t every_ms = cron->every_ms;
+        uint64_t ahead_ms = since_ms > after_ms ? since_ms - after_ms : 0;
+        uint64_t passed_ms = after_ms > since_ms ? after_ms - since_ms : 0;
+        return ahead_ms > every_ms ? since_ms - (ahead_ms - 1) / every_ms * every_ms
+                                   : since_ms + (passed_ms / every_ms + 1) * every_ms;
     }
     if (cron->at_ms > 0) {
         return cron->at_ms > after_ms ? cron->at_ms : 0;

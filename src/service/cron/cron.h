@@ -8,7 +8,7 @@
  *     WEEKDAY also: nL (the last one of the month), n#k (the k-th)
  *     @yearly @annually @monthly @weekly @daily @midnight @hourly
  *     @every DURATION     from when the schedule was made on; at least 1 s
- *     @at RFC3339         once
+ *     @at RFC3339         once; without an offset it is a time of the zone
  *
  * DAY and WEEKDAY together, neither of them beginning with *: either one is enough (as Vixie's cron
  * has it).
@@ -19,7 +19,8 @@
  * *") the schedule follows elapsed time instead: it runs in both hours, and in no skipped one.
  *
  * Zones are names of IANA's data base, read from $TZDIR or /usr/share/zoneinfo (TZif, RFC 8536); ""
- * and "UTC" need no file.
+ * and "UTC" need no file.  Time is POSIX's, which has no leap seconds: a zone that counts them
+ * ("right/...") is refused.
  *
  * Sources: crontab(5) of Vixie cron and Debian; Quartz CronExpression (L, W, #); RFC 8536.
  */
@@ -36,7 +37,7 @@ struct error;
 
 struct cron_zone;
 
-/* NOT_FOUND (INVALID: no such name), CORRUPT.  End it with cron_zone_free(). */
+/* NOT_FOUND (INVALID: no such name, or leap seconds), CORRUPT.  End it with cron_zone_free(). */
 int cron_zone_open(const char *name, struct cron_zone **ret_zone, struct error *err);
 /* From the bytes of a TZif file. */
 int cron_zone_read(const void *bytes, size_t length, struct cron_zone **ret_zone,
@@ -60,7 +61,8 @@ void cron_free(struct cron *cron); /* accepts NULL */
 
 /*
  * The first moment after `after_ms` (milliseconds since 1970), or 0: there is none (any more; in
- * the 100 years that are searched).  `since_ms`: where @every counts from.
+ * the 100 years that are searched).  `since_ms`: where @every counts from; backwards, too, where it
+ * was taken from a clock that was ahead.
  */
 uint64_t cron_next(const struct cron *cron, uint64_t after_ms, uint64_t since_ms);
 
@@ -87,6 +89,7 @@ struct cron_policy {
     uint64_t misfire_max;      /* of ALL */
     uint64_t misfire_after_ms; /* a slot that is later than this was missed */
     uint64_t jitter_ms;        /* runs begin up to so long after their slot */
+    const char *key;           /* whose they are, for the jitter: lent; NULL: nobody's */
 };
 
 struct cron_decision {
@@ -106,6 +109,6 @@ void cron_decide(const struct cron *cron, const struct cron_policy *policy, uint
                  uint64_t since_ms, uint64_t now_ms, struct cron_decision *ret_decision);
 
 /* When the run of a slot begins: the same at every node. */
-uint64_t cron_start_of(const struct cron_policy *policy, const char *key, uint64_t slot_ms);
+uint64_t cron_start_of(const struct cron_policy *policy, uint64_t slot_ms);
 
 #endif

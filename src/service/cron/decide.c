@@ -81,19 +81,19 @@ void cron_decide(const struct cron *cron, const struct cron_policy *policy, uint
         decision->skipped = count_between(cron, slot_ms, slot != 0 ? slot : limit_ms, since_ms);
     }
     size_t most = sizeof(decision->slots) / sizeof(decision->slots[0]);
-    while (slot != 0 && slot <= now_ms && decision->count < most) {
+    while (slot != 0 && cron_start_of(policy, slot) <= now_ms && decision->count < most) {
         decision->slots[decision->count++] = slot;
         slot = cron_next(cron, slot, since_ms);
     }
     decision->next_ms = slot;
-    decision->has_more = slot != 0 && slot <= now_ms;
+    decision->has_more = slot != 0 && cron_start_of(policy, slot) <= now_ms;
 }
 
 /* FNV-1a and a finish (MurmurHash3's), as random() would differ between nodes. */
-uint64_t cron_start_of(const struct cron_policy *policy, const char *key, uint64_t slot_ms)
+uint64_t cron_start_of(const struct cron_policy *policy, uint64_t slot_ms)
 {
     uint64_t hash = 14695981039346656037ull ^ slot_ms;
-    for (; *key != '\0'; key++) {
+    for (const char *key = policy->key; key != NULL && *key != '\0'; key++) {
         hash = (hash ^ (unsigned char)*key) * 1099511628211ull;
     }
     hash ^= hash >> 33;

@@ -1,8 +1,8 @@
 /* Texts of schedules. */
-#include <stdio.h>
 #include <string.h>
 #include <strings.h>
 
+#include "base/clock.h"
 #include "base/error.h"
 #include "base/memory.h"
 #include "base/text.h"
@@ -242,46 +242,17 @@ static int parse_fields(struct cron *cron, const char *text, struct error *err)
     return take_fields(cron, texts, err);
 }
 
-/* RFC 3339, with a fraction that is cut off after milliseconds. */
-static bool parse_moment(const char *text, uint64_t *ret_ms)
+static bool parse_moment(const char *text, const struct cron_zone *zone, uint64_t *ret_ms)
 {
-    struct civil civil = {0};
-    unsigned year = 0;
-    int length = 0;
-    if (strspn(text, "0123456789-+:TtZz.") != strlen(text) || strlen(text) < 20 ||
-        sscanf(text, "%4u-%2u-%2u%*1[Tt]%2u:%2u:%2u%n", &year, &civil.month, &civil.day,
-               &civil.hour, &civil.minute, &civil.second, &length) != 6 ||
-        length != 19) {
+    bool is_local = false;
+    if (!clock_read_ms(text, &is_local, ret_ms)) {
         return false;
     }
-    civil.year = year;
-    if (year < 1970 || civil.month < 1 || civil.month > 12 || civil.day < 1 ||
-        civil.day > civil_month_length(year, civil.month) || civil.hour > 23 || civil.minute > 59 ||
-        civil.second > 59) {
-        return false;
+    if (is_local) {
+        int64_t seconds = cron_moment_of(zone, (int64_t)(*ret_ms / 1000));
+        *ret_ms = seconds > 0 ? (uint64_t)seconds * 1000 + *ret_ms % 1000 : 0;
     }
-    const char *at = text + 19;
-    uint64_t ms = 0;
-    if (*at == '.') {
-        uint64_t scale = 100;
-        for (at++; *at >= '0' && *at <= '9'; at++, scale /= 10) {
-            ms += (uint64_t)(*at - '0') * scale;
-        }
-    }
-    int64_t offset = 0;
-    if ((*at == '+' || *at == '-') && strlen(at) == 6) {
-        unsigned hours = 0;
-        unsigned minutes = 0;
-        if (sscanf(at + 1, "%2u:%2u", &hours, &minutes) != 2 || hours > 23 || minutes > 59) {
-            return false;
-        }
-        offset = (*at == '-' ? -1 : 1) * (int64_t)(hours * 3600 + minutes * 60);
-    } else if ((*at != 'Z' && *at != 'z') || at[1] != '\0') {
-        return false;
-    }
-    int64_t seconds = civil_seconds(&civil) - offset;
-    *ret_ms = seconds < 0 ? 0 : (uint64_t)seconds * 1000 + ms;
-    return seconds > 0;
+    return *ret_ms > 0;
 }
 
 static int parse_named(struct cron *cron, const char *text, struct error *err)
@@ -308,10 +279,12 @@ static int parse_named(struct cron *cron, const char *text, struct error *err)
                         "schedule \"%.60s\": @every takes 1s to 366d, as 90s, 5m, 2h", text);
     }
     if (strncasecmp(text, "@at ", 4) == 0) {
-        return parse_moment(text + 4, &cron->at_ms)
+        return parse_moment(text + 4, cron->zone, &cron->at_ms)
             ? 0
             : error_set(err, ERROR_INVALID,
-                        "schedule \"%.60s\": @at takes a time as 2027-01-31T09:00:00+01:00", text);
+                        "schedule \"%.60s\": @at takes a time as 2027-01-31T09:00:00+01:00, or "
+                        "without an offset one of the time zone",
+                        text);
     }
     return error_set(err, ERROR_INVALID,
                      "schedule \"%.60s\" is not known: @yearly, @monthly, @weekly, @daily, "
@@ -327,6 +300,7 @@ int cron_parse(const char *text, const struct cron_zone *zone, struct cron **ret
     }
     struct cron *cron = NEW(struct cron);
     cron->zone = zone;
+    text += strspn(text, " \t");
     int r = text[0] == '@' ? parse_named(cron, text, err) : parse_fields(cron, text, err);
     if (r < 0) {
         free(cron);

@@ -42,6 +42,9 @@ bool posix_zone_next_change(const struct posix_zone *zone, int64_t time, int64_t
 
 /* ---- parse.c, cron.c ---- */
 
+/* The first moment that has this wall-clock time; in a gap, the change. */
+int64_t cron_moment_of(const struct cron_zone *zone, int64_t wall);
+
 struct cron {
     const struct cron_zone *zone;
     uint64_t every_ms; /* @every; or */

@@ -130,6 +130,11 @@ static int read_zone(const uint8_t *bytes, size_t length, struct cron_zone *zone
     if (skipped > length || !read_header(bytes + skipped, length - skipped, &counts)) {
         return corrupt(err);
     }
+    if (counts.leap > 0) {
+        return error_set(err, ERROR_INVALID,
+                         "the time zone counts leap seconds, which the clock does not: name it "
+                         "without right/");
+    }
     const uint8_t *block = bytes + skipped + HEADER_SIZE;
     size_t left = length - skipped - HEADER_SIZE;
     size_t size = block_size(&counts, 8);

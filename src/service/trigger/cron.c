@@ -152,7 +152,7 @@ static void wait_for_slot(struct job *job)
 {
     heap_remove(job->owner, job);
     if (job->slot_ms != 0 && !job->is_claiming) {
-        job->due_ms = cron_start_of(&job->schedule.policy, job->key, job->slot_ms);
+        job->due_ms = cron_start_of(&job->schedule.policy, job->slot_ms);
         heap_add(job->owner, job);
     }
 }
@@ -464,7 +464,7 @@ static void take_job(struct claim *claim, struct job *job, uint64_t now_ms)
                 &decision);
     if (decision.count == 0 && decision.skipped == 0 && decision.next_ms == job->slot_ms) {
         heap_remove(job->owner, job); /* its time was another one: the clock was set back */
-        job->due_ms = cron_start_of(&job->schedule.policy, job->key, job->slot_ms);
+        job->due_ms = cron_start_of(&job->schedule.policy, job->slot_ms);
         job->due_ms = job->due_ms > now_ms ? job->due_ms : now_ms + 1000;
         heap_add(job->owner, job);
         return;
@@ -636,6 +636,7 @@ static int start(struct trigger_source *source, void *context, void **ret_state,
     job->source = source;
     snprintf(job->key, sizeof(job->key), "%s/%s", trigger_source_project(source),
              trigger_source_name(source));
+    job->schedule.policy.key = job->key;
     map_set(&cron->jobs, job->key, job);
     read_slot(job);
     wait_for_slot(job);

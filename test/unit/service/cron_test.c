@@ -111,7 +111,28 @@ TEST(cron, names_and_intervals)
     follows("@every 90s", "", "2026-01-01T00:00:07Z", "2026-01-01T00:01:37Z 2026-01-01T00:03:07Z");
     follows("@every 90s", "", "2026-01-01T00:01:36Z", "2026-01-01T00:01:37Z");
     follows("@at 2026-06-01T09:00:00+02:00", "", "2026-01-01T00:00:00Z", "2026-06-01T07:00:00Z -");
+    follows("  @daily", "", "2026-01-01T00:00:00Z", "2026-01-02T00:00:00Z");
     follows("0 0 31 2 *", "", "2026-01-01T00:00:00Z", "-");
+}
+
+/* The second one is skipped: it is the change; the third one comes twice: it is the first. */
+TEST(cron, a_moment_without_an_offset_is_of_the_zone)
+{
+    follows("@at 2026-06-01T09:00:00", "Europe/Berlin", "2026-01-01T00:00:00Z",
+            "2026-06-01T07:00:00Z -");
+    follows("@at 2026-03-29T02:30:00", "Europe/Berlin", "2026-01-01T00:00:00Z",
+            "2026-03-29T01:00:00Z -");
+    follows("@at 2026-10-25T02:30:00", "Europe/Berlin", "2026-01-01T00:00:00Z",
+            "2026-10-25T00:30:00Z -");
+    follows("@at 2026-06-30T23:59:60Z", "Europe/Berlin", "2026-01-01T00:00:00Z",
+            "2026-07-01T00:00:00Z -");
+}
+
+/* They were made by a clock that was ten years ahead: "since" is 2026-01-01T00:00:07Z. */
+TEST(cron, intervals_go_on_where_the_clock_was_ahead)
+{
+    follows("@every 90s", "", "2016-01-01T00:00:00Z", "2016-01-01T00:00:07Z 2016-01-01T00:01:37Z");
+    follows("@every 90s", "", "2025-12-31T23:59:00Z", "2026-01-01T00:01:37Z");
 }
 
 /* Europe: on 2026-03-29 02:00 becomes 03:00 (01:00 UTC); on 2026-10-25 03:00 becomes 02:00. */
@@ -203,6 +224,24 @@ TEST(cron, zones_are_names_below_one_folder)
         EXPECT(cron_zone_open(bad[i], &zone, &err) < 0);
         EXPECT(err.text[0] != '\0');
     }
+}
+
+/* Its offsets are counted from another beginning than the clock's: 27 seconds away, and wrong. */
+TEST(cron, a_zone_that_counts_leap_seconds_is_refused)
+{
+    enum { HEADER = 44, TYPE = 6 + 4, LEAP = 8 + 4 }; /* RFC 8536, 3.1 and 3.2 */
+    uint8_t bytes[2 * (HEADER + TYPE) + LEAP + 2] = {0};
+    uint8_t *second = bytes + HEADER + TYPE;
+    memcpy(bytes, "TZif2", 5);
+    memcpy(second, "TZif2", 5);
+    bytes[39] = second[39] = 1; /* type */
+    bytes[43] = second[43] = 4; /* characters of names: "UTC" */
+    memcpy(bytes + sizeof(bytes) - 2, "\n\n", 2);
+    second[31] = 1; /* leap second */
+    struct cron_zone *zone = NULL;
+    struct error err = {0};
+    EXPECT(cron_zone_read(bytes, sizeof(bytes), &zone, &err) == -ERROR_INVALID);
+    EXPECT(strstr(err.text, "leap seconds") != NULL);
 }
 
 TEST(cron, zones_are_read_where_the_environment_says)
@@ -347,17 +386,39 @@ TEST(cron, a_clock_that_was_wrong_does_not_stop_a_schedule)
 
 TEST(cron, jitter_is_bounded_and_the_same_everywhere)
 {
-    const struct cron_policy policy = {.jitter_ms = 30000};
+    const struct cron_policy policy = {.jitter_ms = 30000, .key = "default/a"};
     uint64_t slot_ms = moment("2026-01-01T00:05:00Z");
     bool differs = false;
     for (uint64_t i = 0; i < 100; i++) {
-        uint64_t start_ms = cron_start_of(&policy, "default/a", slot_ms + i * 1000);
+        uint64_t start_ms = cron_start_of(&policy, slot_ms + i * 1000);
         EXPECT(start_ms >= slot_ms + i * 1000 && start_ms <= slot_ms + i * 1000 + 30000);
-        EXPECT(start_ms == cron_start_of(&policy, "default/a", slot_ms + i * 1000));
-        differs = differs || start_ms - i * 1000 != cron_start_of(&policy, "default/a", slot_ms);
+        EXPECT(start_ms == cron_start_of(&policy, slot_ms + i * 1000));
+        differs = differs || start_ms - i * 1000 != cron_start_of(&policy, slot_ms);
     }
     EXPECT(differs);
-    EXPECT(cron_start_of(&(struct cron_policy){0}, "x", slot_ms) == slot_ms);
+    EXPECT(cron_start_of(&(struct cron_policy){0}, slot_ms) == slot_ms);
+}
+
+/* One slot's jitter does not take those behind it along. */
+TEST(cron, each_slot_begins_in_its_own_time)
+{
+    struct scene scene;
+    open_scene(&scene, "* * * * *", CRON_MISFIRE_ONCE);
+    scene.policy.jitter_ms = 600000;
+    scene.policy.misfire_after_ms += scene.policy.jitter_ms;
+    scene.policy.key = "default/a";
+    uint64_t slot_ms = moment("2026-01-01T00:01:00Z");
+    for (int i = 0; i < 200; i++) {
+        uint64_t start_ms = cron_start_of(&scene.policy, slot_ms);
+        struct cron_decision decision;
+        cron_decide(scene.cron, &scene.policy, slot_ms, scene.since_ms, start_ms, &decision);
+        EXPECT(decision.count >= 1 && decision.slots[0] == slot_ms && decision.skipped == 0);
+        for (size_t n = 0; n < decision.count; n++) {
+            EXPECT(cron_start_of(&scene.policy, decision.slots[n]) <= start_ms);
+        }
+        slot_ms = decision.next_ms;
+    }
+    close_scene(&scene);
 }
 
 static void opens(const char *schedule, const char *since, const char *now, const char *expected)
