@@ -253,6 +253,31 @@ class Triggers(unittest.TestCase):
         self.node.cli("fn", "deploy", "untriggered", project)
         self.assertEqual(self.node.json("/v1/triggers/given")["path"], "/given")
 
+    def test_a_change_of_something_else_leaves_the_schedule(self):
+        """Deploying every day neither puts off what comes once a day, nor fails for what was to come once."""
+        spec = {"name": "steady", "kind": "cron", "function": "work", "settings": {"schedule": "@every 24h"}}
+        first = json.loads(self.node.call("POST", "/v1/triggers", spec))["next_at"]
+        spec["settings"]["jitter"] = "1s"
+        self.assertEqual(json.loads(self.node.call("PUT", "/v1/triggers/steady", {**spec, "retries": 5}))["next_at"], first)
+        spec["settings"]["schedule"] = "@every 25h"
+        self.assertNotEqual(json.loads(self.node.call("PUT", "/v1/triggers/steady", spec))["next_at"], first)
+        self.node.call("DELETE", "/v1/triggers/steady")
+        soon = (datetime.datetime.now(datetime.timezone.utc) + datetime.timedelta(seconds=3)).strftime("%Y-%m-%dT%H:%M:%SZ")
+        spec = {"name": "once", "kind": "cron", "function": "work", "settings": {"schedule": f"@at {soon}"}}
+        self.node.call("POST", "/v1/triggers", spec)
+        until(self.node, "/v1/triggers/once", lambda t: t["delivered"] == 1 and not t.get("next_at"))
+        self.node.call("POST", "/v1/triggers/once/check", {**spec, "retries": 5})
+        self.assertEqual(json.loads(self.node.call("PUT", "/v1/triggers/once", {**spec, "retries": 5}))["retries"], 5)
+        self.node.call("DELETE", "/v1/triggers/once")
+
+    def test_the_next_runs_are_shown_by_the_clocks_of_the_zone(self):
+        self.node.cli("trigger", "create", "halves", "--function", "work", "--schedule", "30 2 1 JAN,JUL *", "--timezone", "Europe/Berlin")
+        runs = self.node.json("/v1/triggers/halves")["next_runs"]
+        self.assertEqual({run[4:] for run in runs}, {"-01-01T02:30:00+01:00", "-07-01T02:30:00+02:00"})
+        self.assertEqual(len(runs), 5)
+        self.assertIn(runs[0], self.node.cli("trigger", "get", "halves"))
+        self.node.cli("trigger", "delete", "halves")
+
     def test_what_is_wrong_is_refused_by_name(self):
         self.refused("invalid", "hour", settings={"schedule": "0 30 * * *"})
         self.refused("invalid", "names no time after now", settings={"schedule": "@at 2020-01-01T00:00:00Z"})

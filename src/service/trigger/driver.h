@@ -31,6 +31,13 @@ enum trigger_outcome {
     TRIGGER_RETURNED,  /* the function has no room, or the trigger is to end: the source's again */
 };
 
+struct trigger_plan {
+    const char *key; /* PROJECT/NAME */
+    const json_t *settings;
+    const json_t *before; /* with which it goes on until then; NULL: it does not */
+    uint64_t now_ms;
+};
+
 struct trigger_driver {
     const char *kind;
     /* The source delivers again by itself and gives up by itself (queues): a failure is answered
@@ -43,8 +50,8 @@ struct trigger_driver {
     int (*check)(const json_t *settings, struct error *err);
     /* Add to the command that makes, changes or resumes a trigger, after its row; may be NULL.
      * INVALID: it is of no use (a schedule in the past). */
-    int (*plan)(const json_t *settings, const char *key, uint64_t now_ms,
-                struct store_command *command, void *context, struct error *err);
+    int (*plan)(const struct trigger_plan *plan, struct store_command *command, void *context,
+                struct error *err);
     /* Begin.  *ret_state is the driver's.  Failing, it is tried again later (30 s at most). */
     int (*start)(struct trigger_source *source, void *context, void **ret_state, struct error *err);
     /* End: no push after it, no answer comes after it.  Also at a pause, a change of the row, a

@@ -129,24 +129,36 @@ bool trigger_exists(struct trigger_service *service, const char *project, const 
     return is_there;
 }
 
+/* `seen` NULL: it does not go on with what it was until now. */
 static int plan(struct trigger_service *service, const struct trigger_config *config,
-                const char *key, uint64_t now_ms, struct store_command *command, struct error *err)
+                const char *key, const struct seen *seen, struct store_command *command,
+                struct error *err)
 {
     const struct added_driver *added = trigger_driver_find(service, config->kind);
-    return added != NULL && added->driver->plan != NULL
-        ? added->driver->plan(config->settings, key, now_ms, command, added->context, err)
-        : 0;
+    JSON_OWNED json_t *before = NULL;
+    struct error ignored = {0};
+    struct trigger_plan plan = {
+        .key = key, .settings = config->settings, .now_ms = trigger_now_ms(service)};
+    if (added == NULL || added->driver->plan == NULL) {
+        return 0;
+    }
+    if (seen != NULL && seen->exists &&
+        json_read(seen->config, strlen(seen->config), &before, &ignored) == 0 &&
+        strcmp(json_text(before, "kind"), config->kind) == 0) {
+        plan.before = json_object_get(before, "settings");
+    }
+    return added->driver->plan(&plan, command, added->context, err);
 }
 
 /* The row, then what its kind keeps. */
 static int build(struct trigger_service *service, const char *project, const char *name,
-                 const struct trigger_config *config, bool is_paused, bool exists,
+                 const struct trigger_config *config, const struct seen *seen, bool is_paused,
                  struct store_command *command, struct error *err)
 {
     MEMORY_OWNED char *key = memory_format("%s/%s", project, name);
     uint64_t now_ms = trigger_now_ms(service);
     char *text = json_dumps(config->document, JSON_COMPACT);
-    if (exists) {
+    if (seen->exists) {
         store_command_add_expecting(
             command, ERROR_CONFLICT, "the trigger was deleted at the same moment",
             "UPDATE trigger_row SET kind = ?, function = ?, paused = ?, config = ?, updated_ms = "
@@ -163,7 +175,8 @@ static int build(struct trigger_service *service, const char *project, const cha
                           key);
     }
     free(text);
-    return plan(service, config, key, now_ms, command, err);
+    bool is_resumed = seen->is_paused && !is_paused;
+    return plan(service, config, key, is_resumed ? NULL : seen, command, err);
 }
 
 /* What it is to be, and what is there by its name. */
@@ -185,7 +198,7 @@ int trigger_check(struct trigger_service *service, const char *project, const ch
     MEMORY_OWNED char *key = memory_format("%s/%s", project, name);
     struct store_command *unused = store_command_new();
     int r = prepare(service, key, name, document, &seen, &config, err);
-    r = r < 0 ? r : plan(service, &config, key, trigger_now_ms(service), unused, err);
+    r = r < 0 ? r : plan(service, &config, key, &seen, unused, err);
     store_command_free(unused);
     free(seen.config);
     trigger_config_done(&config);
@@ -210,7 +223,7 @@ void trigger_put(struct trigger_service *service, const char *project, const cha
     }
     const json_t *paused = json_object_get(document, "paused");
     bool is_paused = json_is_boolean(paused) ? json_is_true(paused) : seen.is_paused;
-    r = r < 0 ? r : build(service, project, name, &config, is_paused, seen.exists, command, &err);
+    r = r < 0 ? r : build(service, project, name, &config, &seen, is_paused, command, &err);
     free(seen.config);
     trigger_config_done(&config);
     if (r < 0) {
@@ -237,7 +250,7 @@ static int plan_again(struct trigger_service *service, const char *key, const st
     int r = json_read(seen->config, strlen(seen->config), &document, err);
     r = r < 0 ? r : trigger_config_read(document, &config, err);
     json_decref(document);
-    r = r < 0 ? r : plan(service, &config, key, trigger_now_ms(service), command, err);
+    r = r < 0 ? r : plan(service, &config, key, NULL, command, err);
     trigger_config_done(&config);
     return r;
 }

@@ -4,10 +4,15 @@
 #include <inttypes.h>
 #include <string.h>
 
+#include "base/clock.h"
 #include "base/error.h"
+#include "base/json.h"
+#include "base/memory.h"
 #include "base/text.h"
 
 #include "engine/store/store.h"
+
+#include "service/trigger/driver.h"
 
 const char *schedule_setting(const json_t *settings, const char *key, const char *otherwise)
 {
@@ -132,24 +137,68 @@ int schedule_check(const json_t *settings, struct error *err)
     return r;
 }
 
-int schedule_plan(const json_t *settings, const char *key, uint64_t now_ms,
-                  struct store_command *command, void *context, struct error *err)
+/* Whoever deploys every day would otherwise begin "@every 24h" anew each time, and could deploy
+ * nothing any more once an "@at" is over. */
+static bool goes_on(const struct trigger_plan *plan)
+{
+    static const char *const keys[] = {"schedule", "timezone"};
+    bool is_same = plan->before != NULL;
+    for (size_t i = 0; i < 2 && is_same; i++) {
+        is_same = strcmp(schedule_setting(plan->before, keys[i], "UTC"),
+                         schedule_setting(plan->settings, keys[i], "UTC")) == 0;
+    }
+    return is_same;
+}
+
+int schedule_plan(const struct trigger_plan *plan, struct store_command *command, void *context,
+                  struct error *err)
 {
     (void)context;
     struct schedule schedule = {0};
-    int r = schedule_read(settings, &schedule, err);
-    uint64_t slot_ms = r == 0 ? cron_next(schedule.cron, now_ms, now_ms) : 0;
+    if (goes_on(plan)) {
+        return 0;
+    }
+    int r = schedule_read(plan->settings, &schedule, err);
+    uint64_t slot_ms = r == 0 ? cron_next(schedule.cron, plan->now_ms, plan->now_ms) : 0;
     schedule_done(&schedule);
     if (r == 0 && slot_ms == 0) {
         r = error_set(err, ERROR_INVALID, "the schedule \"%.80s\" names no time after now",
-                      schedule_setting(settings, "schedule", ""));
+                      schedule_setting(plan->settings, "schedule", ""));
     }
     if (r == 0) {
         store_command_add(command,
                           "INSERT INTO cron_next (trigger, slot_ms, since_ms) VALUES (?, ?, ?) ON "
                           "CONFLICT (trigger) DO UPDATE SET slot_ms = excluded.slot_ms, since_ms = "
                           "excluded.since_ms",
-                          "tuu", key, slot_ms, now_ms);
+                          "tuu", plan->key, slot_ms, plan->now_ms);
     }
     return r;
+}
+
+/* As the clocks of the zone show it. */
+static void write_time(const struct cron_zone *zone, uint64_t ms, struct json_writer *writer)
+{
+    int32_t offset = cron_zone_offset(zone, (int64_t)(ms / 1000));
+    int32_t minutes = (offset < 0 ? -offset : offset) / 60;
+    char text[CLOCK_TEXT_SIZE];
+    clock_format_ms((uint64_t)((int64_t)ms + (int64_t)offset * 1000), text);
+    MEMORY_OWNED char *local = memory_format("%.19s%c%02d:%02d", text, offset < 0 ? '-' : '+',
+                                             (int)(minutes / 60), (int)(minutes % 60));
+    json_write_string(writer, local);
+}
+
+void schedule_write_next(const json_t *settings, uint64_t slot_ms, uint64_t since_ms,
+                         struct json_writer *writer)
+{
+    struct schedule schedule = {0};
+    struct error ignored = {0};
+    json_write_begin_array(writer);
+    if (schedule_read(settings, &schedule, &ignored) == 0) {
+        for (int i = 0; i < SCHEDULE_SHOWN && slot_ms != 0; i++) {
+            write_time(schedule.zone, slot_ms, writer);
+            slot_ms = cron_next(schedule.cron, slot_ms, since_ms);
+        }
+    }
+    schedule_done(&schedule);
+    json_write_end_array(writer);
 }

@@ -8,7 +8,9 @@
 #include "service/cron/cron.h"
 
 struct error;
+struct json_writer;
 struct store_command;
+struct trigger_plan;
 
 enum overlap { OVERLAP_ALLOW, OVERLAP_FORBID, OVERLAP_REPLACE };
 
@@ -28,7 +30,12 @@ const char *schedule_setting(const json_t *settings, const char *key, const char
 
 /* For the driver's table (driver.h). */
 int schedule_check(const json_t *settings, struct error *err);
-int schedule_plan(const json_t *settings, const char *key, uint64_t now_ms,
-                  struct store_command *command, void *context, struct error *err);
+int schedule_plan(const struct trigger_plan *plan, struct store_command *command, void *context,
+                  struct error *err);
+
+/* The slots from `slot_ms` (0: none) on as an array, by the clocks of the zone; some of them. */
+enum { SCHEDULE_SHOWN = 5 };
+void schedule_write_next(const json_t *settings, uint64_t slot_ms, uint64_t since_ms,
+                         struct json_writer *writer);
 
 #endif

@@ -342,10 +342,11 @@ static bool begins_behind(const json_t *settings)
  * however often that one is killed before its first checkpoint, nothing that came later is passed
  * over.
  */
-static int plan(const json_t *settings, const char *key, uint64_t now_ms,
-                struct store_command *command, void *context, struct error *err)
+static int plan(const struct trigger_plan *plan, struct store_command *command, void *context,
+                struct error *err)
 {
-    (void)now_ms;
+    const json_t *settings = plan->settings;
+    const char *key = plan->key;
     const struct trigger_streams *owner = context;
     const char *name = strchr(key, '/') + 1;
     const char *group = json_string_value(json_object_get(settings, "group"));

@@ -5,10 +5,12 @@
 #include "base/memory.h"
 
 #include "service/trigger/parts.h"
+#include "service/trigger/schedule.h"
 
 struct writing {
     struct trigger_service *service;
     struct json_writer *writer;
+    bool is_one; /* which is looked at closely */
     unsigned count;
 };
 
@@ -82,6 +84,17 @@ static void write_spec(struct json_writer *writer, const char *config)
     json_decref(document);
 }
 
+static void write_next(struct json_writer *writer, sqlite3_stmt *row)
+{
+    JSON_OWNED json_t *config = NULL;
+    struct error ignored = {0};
+    if (json_read(column(row, 4), strlen(column(row, 4)), &config, &ignored) == 0) {
+        json_write_key(writer, "next_runs");
+        schedule_write_next(json_object_get(config, "settings"), number(row, 15), number(row, 16),
+                            writer);
+    }
+}
+
 static bool write_row(sqlite3_stmt *row, void *context)
 {
     struct writing *writing = context;
@@ -99,8 +112,11 @@ static bool write_row(sqlite3_stmt *row, void *context)
     json_write_field_string(writer, "last_error",
                             source != NULL && source->last_error[0] != '\0' ? source->last_error
                                                                             : column(row, 14));
-    if (sqlite3_column_type(row, 15) != SQLITE_NULL) {
+    if (sqlite3_column_type(row, 15) != SQLITE_NULL && !is_paused) {
         json_write_field_time_ms(writer, "next_at", number(row, 15));
+        if (writing->is_one) {
+            write_next(writer, row);
+        }
     }
     json_write_field_time_ms(writer, "created_at", number(row, 5));
     json_write_field_time_ms(writer, "updated_at", number(row, 6));
@@ -112,14 +128,15 @@ static bool write_row(sqlite3_stmt *row, void *context)
 
 #define SELECT                                                                                     \
     "SELECT r.key, project, name, paused, config, created_ms, updated_ms, seen, matched, "         \
-    "delivered, failed, dead, skipped, last_ms, last_error, slot_ms FROM trigger_row r LEFT JOIN " \
+    "delivered, failed, dead, skipped, last_ms, last_error, slot_ms, since_ms FROM trigger_row r " \
+    "LEFT JOIN "                                                                                   \
     "trigger_count c ON c.trigger = r.key LEFT JOIN cron_next n ON n.trigger = r.key "
 
 int trigger_write(struct trigger_service *service, const char *project, const char *name,
                   struct buffer *out, struct error *err)
 {
     struct json_writer writer = json_writer_to(out);
-    struct writing writing = {.service = service, .writer = &writer};
+    struct writing writing = {.service = service, .writer = &writer, .is_one = true};
     MEMORY_OWNED char *key = memory_format("%s/%s", project, name);
     int r = store_query(service->options.store, err, write_row, &writing, SELECT "WHERE r.key = ?",
                         "t", key);

@@ -359,6 +359,17 @@ int verb_trigger_list(const struct arguments *arguments, struct error *err)
     return 0;
 }
 
+static void print_next_runs(const json_t *document)
+{
+    size_t index = 0;
+    json_t *time = NULL;
+    json_array_foreach(json_object_get(document, "next_runs"), index, time)
+    {
+        MEMORY_OWNED char *text = memory_copy_string(json_string_value(time));
+        print_fact(index == 0 ? "next runs" : "", text);
+    }
+}
+
 static void print_settings(const json_t *document)
 {
     const char *name = NULL;
@@ -422,6 +433,7 @@ int verb_trigger_get(const struct arguments *arguments, struct error *err)
         return 0;
     }
     print_facts(document, facts, COUNT(facts));
+    print_next_runs(document);
     print_settings(document);
     say_who_counts(document);
     json_int_t seen = json_integer_value(json_object_get(document, "seen"));
