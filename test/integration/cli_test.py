@@ -1,5 +1,6 @@
 """The command line, verb by verb, as somebody types it."""
 import base64
+import contextlib
 import http.server
 import json
 import os
@@ -49,6 +50,31 @@ def run(*arguments, env=None, stdin=b"", cwd=None):
     done = subprocess.run([BLIXARD, *map(str, arguments)], env={**node.env, **(env or {})}, input=stdin,
                           cwd=cwd or folder.name, stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=300)
     return done.returncode, done.stdout, done.stderr.decode()
+
+
+@contextlib.contextmanager
+def answering(document):
+    """A node that answers everything with this: (its address, what it is asked)."""
+    asked = []
+    body = json.dumps(document).encode()
+
+    class Answering(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            asked.append(self.path)
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_):
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Answering) as server:
+        threading.Thread(target=server.serve_forever).start()
+        try:
+            yield "%s:%d" % server.server_address, asked
+        finally:
+            server.shutdown()
 
 
 class Usage(unittest.TestCase):
@@ -147,31 +173,20 @@ class Usage(unittest.TestCase):
 
     def test_who_waits_may_say_how_long(self):
         """A node whose work goes on is asked for no longer than that, and what is said names the state."""
-        asked = []
+        with answering({"id": "0f3c", "state": "running"}) as (address, asked):
+            for kind in ("operation", "invocation"):
+                status, _, errors = run(kind, "wait", "0f3c", "--timeout", "1ms", "--addr", address)
+                self.assertEqual((status, f"{kind} 0f3c is still running" in errors), (75, True), errors)
+                self.assertEqual(asked.pop(), f"/v1/{kind}s/0f3c/wait?timeout=1ms")
+                status, _, errors = run(kind, "wait", "0f3c", "--timeout", "soon", "--addr", address)
+                self.assertEqual((status, "--timeout soon is no time" in errors), (64, True), errors)
 
-        class Node(http.server.BaseHTTPRequestHandler):
-            def do_GET(self):
-                asked.append(self.path)
-                body = b'{"id": "0f3c", "state": "running"}'
-                self.send_response(200)
-                self.send_header("Content-Length", str(len(body)))
-                self.end_headers()
-                self.wfile.write(body)
-
-            def log_message(self, *_):
-                pass
-
-        with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Node) as server:
-            threading.Thread(target=server.serve_forever).start()
-            try:
-                for kind in ("operation", "invocation"):
-                    status, _, errors = run(kind, "wait", "0f3c", "--timeout", "1ms", "--addr", "%s:%d" % server.server_address)
-                    self.assertEqual((status, f"{kind} 0f3c is still running" in errors), (75, True), errors)
-                    self.assertEqual(asked.pop(0), f"/v1/{kind}s/0f3c/wait?timeout=1ms")
-                    status, _, errors = run(kind, "wait", "0f3c", "--timeout", "soon", "--addr", "%s:%d" % server.server_address)
-                    self.assertEqual((status, "--timeout soon is no time" in errors), (64, True), errors)
-            finally:
-                server.shutdown()
+    def test_a_waterfall_has_room_for_the_names_of_deep_spans(self):
+        spans = [{"id": f"{depth:016x}", "parent": f"{depth - 1:016x}" if depth else "", "trace": "0" * 32, "name": "cold start", "node": "n",
+                  "start_us": depth, "start_at": "", "duration_ns": 1000, "attributes": {}} for depth in range(6)]
+        with answering({"spans": spans}) as (address, _):
+            status, out, errors = run("trace", "show", "0" * 32, "--node", "n", "--addr", address)
+        self.assertEqual((status, out.decode().count("cold start ")), (0, 6), errors)
 
     def test_output_that_cannot_be_written_is_an_error(self):
         with open("/dev/full", "wb") as full:

@@ -207,6 +207,17 @@ static bool is_root(const struct waterfall *waterfall, const json_t *span)
     return parent[0] == '\0' || find(waterfall->spans, parent) == NULL;
 }
 
+/* Spans are input: that they are their own ancestors ends at DEPTH_MAX. */
+static int depth_of(const struct waterfall *waterfall, const json_t *span)
+{
+    int depth = 0;
+    while (depth < DEPTH_MAX && !is_root(waterfall, span)) {
+        span = find(waterfall->spans, json_text(span, "parent"));
+        depth++;
+    }
+    return depth;
+}
+
 static void print_bar(const struct waterfall *waterfall, const json_t *span)
 {
     uint64_t whole_ns = waterfall->whole_ns > 0 ? waterfall->whole_ns : 1;
@@ -255,7 +266,6 @@ static void print_span(const struct waterfall *waterfall, const json_t *span, in
     putchar('\n');
 }
 
-/* Spans are input: that they are their own ancestors ends at a depth. */
 static void print_tree(const struct waterfall *waterfall, const char *parent, int depth)
 {
     for (size_t i = 0; i < json_array_size(waterfall->spans) && depth < DEPTH_MAX; i++) {
@@ -303,7 +313,7 @@ static void measure(struct waterfall *waterfall)
     {
         uint64_t span_end_ns = (number_in(span, "start_us") - waterfall->start_us) * 1000 +
             number_in(span, "duration_ns");
-        int name = (int)strlen(json_text(span, "name")) + (is_root(waterfall, span) ? 0 : 6);
+        int name = 2 * depth_of(waterfall, span) + (int)strlen(json_text(span, "name"));
         int node = (int)strlen(json_text(span, "node"));
         end_ns = span_end_ns > end_ns ? span_end_ns : end_ns;
         has_several = has_several || strcmp(json_text(span, "node"), json_text(first, "node")) != 0;
