@@ -114,6 +114,14 @@ class Accepting(unittest.TestCase):
         self.assertEqual(begin("/echo", b'{"id": "x"}', kind)[0], 400)
         self.assertEqual(begin("/echo", b'{', {"Content-Type": "application/cloudevents-batch+json"})[0], 400)
 
+    def test_an_event_in_binary_mode_has_all_its_attributes(self):
+        fields = {"ce-specversion": "1.0", "ce-id": "e1", "ce-source": "/shop", "ce-type": "order.created", "Content-Type": "application/json"}
+        self.assertEqual(begin("/echo", b"{}", fields)[0], 202)
+        for missing in ("ce-specversion", "ce-id", "ce-source", "ce-type"):
+            status, refused, _ = begin("/echo", b"{}", {name: value for name, value in fields.items() if name != missing})
+            self.assertEqual((status, missing.removeprefix("ce-") in json.dumps(refused)), (400, True), refused)
+        self.assertEqual(begin("/echo", b"{}", {"ce-": "x", "CE-other!": "y"})[0], 202)  # no event
+
     def test_what_is_refused(self):
         self.assertEqual(begin("/echo", b"x" * (256 * 1024 + 1))[0], 413)
         self.assertEqual(begin("/echo", b"x", prefer="retries=many")[0], 400)

@@ -144,12 +144,36 @@ static int check_batch(const struct buffer *body, struct error *err)
     return r;
 }
 
+/* One in binary mode is given as it came: what has any of the four attributes has them all. */
+static int check_fields(const struct serving *serving, const struct buffer *body, struct error *err)
+{
+    static const struct text required[] = {
+        {"ce-specversion", 14}, {"ce-id", 5}, {"ce-source", 9}, {"ce-type", 7}};
+    EVENT_OWNED struct event event = {0};
+    bool is_event = false;
+    for (size_t i = 0; serving->fields[i] != NULL; i++) {
+        const char *field = serving->fields[i];
+        size_t length = strcspn(field, ":");
+        struct text name = text_of(field, length);
+        struct text value = text_of(field + length, strlen(field + length));
+        value.data += value.length > 0;
+        value.length -= value.length > 0;
+        is_event = is_event ||
+            text_is_among_ignoring_case(name, required, sizeof(required) / sizeof(required[0]));
+        if (event_read_field(&event, name, text_trim(value), err) < 0) {
+            return is_event ? -(int)err->kind : 0;
+        }
+    }
+    return is_event ? event_read_body(&event, body->data, body->used, err) : 0;
+}
+
 static int take_events(struct serving *serving, struct buffer *body, struct error *err)
 {
     if (is_of_type(serving, EVENT_TYPE_STRUCTURED)) {
         return take_event(serving, body, err);
     }
-    return is_of_type(serving, EVENT_TYPE_BATCH) ? check_batch(body, err) : 0;
+    return is_of_type(serving, EVENT_TYPE_BATCH) ? check_batch(body, err)
+                                                 : check_fields(serving, body, err);
 }
 
 /* ---- Accepting ---- */
