@@ -1,13 +1,17 @@
 /* Brokers: settings, and what passes between their threads and the loop.  See broker.h. */
 #include <errno.h>
+#include <limits.h>
+#include <poll.h>
 #include <stdarg.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
 
 #include "base/check.h"
+#include "base/clock.h"
 #include "base/json.h"
 #include "base/memory.h"
 #include "base/random.h"
@@ -276,7 +280,7 @@ static void unref(struct broker *broker)
     }
     json_decref(broker->settings);
     pthread_mutex_destroy(&broker->mutex);
-    pthread_cond_destroy(&broker->changed);
+    close(broker->wake_fd);
     if (broker->password != NULL) {
         explicit_bzero(broker->password, strlen(broker->password));
     }
@@ -359,8 +363,12 @@ int broker_open(struct loop *loop, const struct broker_options *options,
     if (r < 0) {
         return r;
     }
+    int wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    if (wake_fd < 0) {
+        return error_os(err, errno, "starting a client of a broker");
+    }
     struct broker *broker = NEW(struct broker);
-    pthread_condattr_t attributes;
+    broker->wake_fd = wake_fd;
     broker->kind = find_kind(options->kind);
     broker->loop = loop;
     broker->events = *events;
@@ -374,10 +382,6 @@ int broker_open(struct loop *loop, const struct broker_options *options,
     snprintf(broker->status.reason, sizeof(broker->status.reason), "connecting");
     list_init(&broker->verdicts);
     pthread_mutex_init(&broker->mutex, NULL);
-    pthread_condattr_init(&attributes);
-    pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
-    pthread_cond_init(&broker->changed, &attributes);
-    pthread_condattr_destroy(&attributes);
     r = begin_thread(broker, run);
     if (r < 0) {
         broker->references = 1;
@@ -388,6 +392,12 @@ int broker_open(struct loop *loop, const struct broker_options *options,
     return 0;
 }
 
+/* Its counter cannot be full: each wait takes it back to 0. */
+static void wake(struct broker *broker)
+{
+    CHECK(eventfd_write(broker->wake_fd, 1) == 0);
+}
+
 void broker_close(struct broker *broker)
 {
     if (broker == NULL) {
@@ -396,7 +406,7 @@ void broker_close(struct broker *broker)
     broker->is_closed = true;
     pthread_mutex_lock(&broker->mutex);
     broker->is_stopping = true;
-    pthread_cond_signal(&broker->changed);
+    wake(broker);
     pthread_mutex_unlock(&broker->mutex);
     unref(broker);
 }
@@ -410,7 +420,7 @@ static void answer(struct broker *broker, uint64_t token, bool is_acknowledged)
     CHECK(broker->in_flight > 0);
     broker->in_flight--;
     list_push_back(&broker->verdicts, &verdict->link);
-    pthread_cond_signal(&broker->changed);
+    wake(broker);
     pthread_mutex_unlock(&broker->mutex);
 }
 
@@ -428,7 +438,7 @@ static void set_paused(struct broker *broker, bool is_paused)
 {
     pthread_mutex_lock(&broker->mutex);
     broker->is_paused = is_paused;
-    pthread_cond_signal(&broker->changed);
+    wake(broker);
     pthread_mutex_unlock(&broker->mutex);
 }
 
@@ -472,26 +482,30 @@ unsigned broker_room(struct broker *broker)
     return count;
 }
 
-static void wait_changed(struct broker *broker, uint64_t timeout_ms)
+/* Until something has changed since the last wait, or the socket (-1: none) is ready. */
+static short wait_changed(struct broker *broker, int socket, short events, uint64_t timeout_ms)
 {
-    struct timespec end;
-    clock_gettime(CLOCK_MONOTONIC, &end);
-    end.tv_sec += (time_t)(timeout_ms / 1000);
-    end.tv_nsec += (long)(timeout_ms % 1000) * 1000000;
-    if (end.tv_nsec >= 1000000000) {
-        end.tv_sec++;
-        end.tv_nsec -= 1000000000;
+    eventfd_t count = 0;
+    struct pollfd fds[] = {{.fd = broker->wake_fd, .events = POLLIN},
+                           {.fd = socket, .events = events}};
+    if (poll(fds, 2, timeout_ms < INT_MAX ? (int)timeout_ms : INT_MAX) <= 0) {
+        return 0;
     }
-    pthread_cond_timedwait(&broker->changed, &broker->mutex, &end);
+    eventfd_read(broker->wake_fd, &count);
+    return fds[1].revents;
+}
+
+short broker_wait_socket(struct broker *broker, int socket, short events, uint64_t timeout_ms)
+{
+    pthread_mutex_lock(&broker->mutex);
+    bool waits = !broker->is_stopping && list_is_empty(&broker->verdicts);
+    pthread_mutex_unlock(&broker->mutex);
+    return waits ? wait_changed(broker, socket, events, timeout_ms) : 0;
 }
 
 void broker_wait(struct broker *broker, uint64_t timeout_ms)
 {
-    pthread_mutex_lock(&broker->mutex);
-    if (!broker->is_stopping && list_is_empty(&broker->verdicts)) {
-        wait_changed(broker, timeout_ms);
-    }
-    pthread_mutex_unlock(&broker->mutex);
+    broker_wait_socket(broker, -1, 0, timeout_ms);
 }
 
 bool broker_next_verdict(struct broker *broker, uint64_t *ret_token, bool *ret_acknowledged)
@@ -518,11 +532,11 @@ void broker_back_off(struct broker *broker, uint64_t *delay_ms)
     *delay_ms = *delay_ms == 0 ? RETRY_FIRST_MS : *delay_ms * 2;
     *delay_ms = *delay_ms > RETRY_MOST_MS ? RETRY_MOST_MS : *delay_ms;
     uint64_t wait_ms = *delay_ms / 2 + *delay_ms * chance / 512;
-    pthread_mutex_lock(&broker->mutex);
-    if (!broker->is_stopping) {
-        wait_changed(broker, wait_ms);
+    uint64_t now_ms = clock_monotonic_ms();
+    uint64_t end_ms = now_ms + wait_ms;
+    for (; now_ms < end_ms && !broker_is_stopping(broker); now_ms = clock_monotonic_ms()) {
+        wait_changed(broker, -1, 0, end_ms - now_ms);
     }
-    pthread_mutex_unlock(&broker->mutex);
 }
 
 /* ---- To the loop ---- */

@@ -55,12 +55,13 @@ struct broker {
 
     /* Both, under `mutex`. */
     pthread_mutex_t mutex;
-    pthread_cond_t changed;
     bool is_stopping;
     bool is_paused;
     unsigned in_flight_max;
     unsigned in_flight; /* given, and not answered */
     struct list verdicts;
+
+    int wake_fd; /* an eventfd: something of what is under `mutex` has changed */
 
     _Atomic unsigned references; /* the owner's, the thread's, and one per post */
 };
@@ -91,6 +92,9 @@ unsigned broker_room(struct broker *broker);
 
 /* Wait until there is room, an answer, or an end, for at most so long. */
 void broker_wait(struct broker *broker, uint64_t timeout_ms);
+
+/* Or until a socket is ready for `events`; returns what it is ready for, as poll(2). */
+short broker_wait_socket(struct broker *broker, int socket, short events, uint64_t timeout_ms);
 
 /* The next answer; false: there is none. */
 bool broker_next_verdict(struct broker *broker, uint64_t *ret_token, bool *ret_acknowledged);
