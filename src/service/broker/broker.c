@@ -298,10 +298,13 @@ static void unref(struct broker *broker)
 static struct {
     pthread_mutex_t mutex;
     pthread_cond_t ended;
-    unsigned count; /* that run */
-    pthread_t last; /* that ended, when has_last */
+    unsigned count;    /* that run */
+    struct list turns; /* brokers, as they were opened, whose clients have not ended */
+    pthread_t last;    /* that ended, when has_last */
     bool has_last;
-} threads = {.mutex = PTHREAD_MUTEX_INITIALIZER, .ended = PTHREAD_COND_INITIALIZER};
+} threads = {.mutex = PTHREAD_MUTEX_INITIALIZER,
+             .ended = PTHREAD_COND_INITIALIZER,
+             .turns = {{&threads.turns.head, &threads.turns.head}}};
 
 static int begin_thread(struct broker *broker, void *(*body)(void *))
 {
@@ -309,6 +312,9 @@ static int begin_thread(struct broker *broker, void *(*body)(void *))
     pthread_mutex_lock(&threads.mutex);
     int r = -pthread_create(&thread, NULL, body, broker);
     threads.count += r == 0;
+    if (r == 0) {
+        list_push_back(&threads.turns, &broker->turn);
+    }
     pthread_mutex_unlock(&threads.mutex);
     return r;
 }
@@ -346,10 +352,48 @@ void broker_settle(void)
 #endif
 }
 
+static bool is_first_of_name(const struct broker *broker)
+{
+    const char *url = broker_text(broker, "url", "");
+    LIST_EACH(node, &threads.turns)
+    {
+        const struct broker *other = LIST_ITEM(node, struct broker, turn);
+        if (other == broker) {
+            return true;
+        }
+        if (other->kind == broker->kind && strcmp(other->name, broker->name) == 0 &&
+            strcmp(broker_text(other, "url", ""), url) == 0) {
+            return false;
+        }
+    }
+    return true;
+}
+
+/* The client before this one tells the server what was handled as it ends.  Only then is the server
+ * asked for what was not. */
+static void await_turn(struct broker *broker)
+{
+    pthread_mutex_lock(&threads.mutex);
+    while (!is_first_of_name(broker)) {
+        pthread_cond_wait(&threads.ended, &threads.mutex);
+    }
+    pthread_mutex_unlock(&threads.mutex);
+}
+
+static void end_turn(struct broker *broker)
+{
+    pthread_mutex_lock(&threads.mutex);
+    list_remove(&broker->turn);
+    pthread_cond_broadcast(&threads.ended);
+    pthread_mutex_unlock(&threads.mutex);
+}
+
 static void *run(void *argument)
 {
     struct broker *broker = argument;
+    await_turn(broker);
     broker->kind->run(broker);
+    end_turn(broker);
     unref(broker);
     end_thread();
     return NULL;

@@ -61,7 +61,8 @@ struct broker {
     unsigned in_flight; /* given, and not answered */
     struct list verdicts;
 
-    int wake_fd; /* an eventfd: something of what is under `mutex` has changed */
+    struct list_node turn; /* of its client, under a mutex of all brokers */
+    int wake_fd;           /* an eventfd: something of what is under `mutex` has changed */
 
     _Atomic unsigned references; /* the owner's, the thread's, and one per post */
 };
