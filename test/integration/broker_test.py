@@ -4,6 +4,7 @@ import json
 import os
 import pathlib
 import queue
+import signal
 import socket
 import subprocess
 import tempfile
@@ -289,9 +290,16 @@ class Mqtt(Case):
         self.server = self.serve(find("mosquitto"), "-c", str(conf), port=self.port)
         self.settings = {"url": f"mqtt://127.0.0.1:{self.port}", "topics": ["home/+/temperature"], "qos": 2}
 
-    def publish(self, topic, body, *more):
-        subprocess.run([find("mosquitto_pub"), "-h", "127.0.0.1", "-p", str(self.port), "-V", "5", "-t", topic, "-m", body, "-q", "2", *more],
+    def publish(self, topic, body, *more, qos=2):
+        subprocess.run([find("mosquitto_pub"), "-h", "127.0.0.1", "-p", str(self.port), "-V", "5", "-t", topic, "-m", body, "-q", str(qos), *more],
                        check=True, timeout=30)
+
+    def begin(self, count, settings, name="one"):
+        """So many messages at a consumer, none answered."""
+        consumer = self.consume("mqtt", settings, name).until_connected()
+        for n in range(count):
+            self.publish("home/attic/temperature", f"m{n}", qos=1 + n % 2)
+        return consumer, consumer.take(count, answer=None)
 
     def test_messages_are_taken(self):
         self.publish("home/attic/temperature", "kept", "-r")
@@ -318,6 +326,52 @@ class Mqtt(Case):
         message = self.consume("mqtt", {**self.settings, "retained": True}).take(1)[0]
         self.assertEqual((message["body"], message["fields"]), ("kept", {"mqtt-retained": "true"}))
 
+    def test_what_was_not_answered_at_a_kill_comes_again(self):
+        for qos in (1, 2):  # 2 is taken as 1
+            with self.subTest(qos=qos):
+                settings = {**self.settings, "qos": qos, "client_id": f"killed{qos}"}
+                consumer, taken = self.begin(5, settings)
+                consumer.say("ack", taken[3]["token"])
+                consumer.kill()
+                consumer = self.consume("mqtt", settings)
+                self.assertEqual(bodies(consumer.take(5)), [f"m{n}" for n in range(5)])
+                consumer.end()
+
+    def test_what_was_answered_before_an_end_does_not_come_again(self):
+        consumer, taken = self.begin(5, self.settings)
+        for n in (1, 3):
+            consumer.say("ack", taken[n]["token"])
+        consumer.end()
+        self.publish("home/attic/temperature", "last")
+        self.assertEqual(bodies(self.consume("mqtt", self.settings).take(4)), ["m0", "m2", "m4", "last"])
+
+    def test_what_was_given_back_comes_again_alone(self):
+        consumer, taken = self.begin(4, self.settings)
+        for message, answer in zip(taken, ("ack", "release", "ack", "ack")):
+            consumer.say(answer, message["token"])
+        again = consumer.take(1)
+        self.publish("home/attic/temperature", "last")
+        self.assertEqual(bodies(again + consumer.take(1)), ["m1", "last"])
+
+    def test_no_more_are_taken_than_may_be_under_way(self):
+        consumer, taken = self.begin(2, {**self.settings, "in_flight": 2})
+        for n in range(2, 5):
+            self.publish("home/attic/temperature", f"m{n}")
+        consumer.say("ack", taken[1]["token"])
+        consumer.kill()  # neither of the two had been acknowledged, for they are together
+        consumer = self.consume("mqtt", {**self.settings, "in_flight": 2})
+        self.assertEqual(bodies(consumer.take(5)), [f"m{n}" for n in range(5)])
+
+    def test_one_that_waits_for_room_at_the_end_comes_again(self):
+        settings = {**self.settings, "in_flight": 1}
+        consumer, taken = self.begin(1, settings)
+        self.publish("home/attic/temperature", "second")
+        consumer.say("ack", taken[0]["token"])
+        self.assertEqual(bodies(consumer.take(1, answer=None)), ["second"])
+        self.publish("home/attic/temperature", "third")
+        consumer.end()
+        self.assertEqual(bodies(self.consume("mqtt", settings).take(2)), ["second", "third"])
+
     def test_a_session_keeps_what_comes_meanwhile(self):
         self.consume("mqtt", self.settings).until_connected().end()
         self.publish("home/attic/temperature", "meanwhile")
@@ -336,6 +390,27 @@ class Mqtt(Case):
                         consumer.say("ack", message["token"])
                         taken.append(message["body"])
         self.assertEqual(sorted(taken), sorted(str(n) for n in range(10)))
+
+    def test_a_subscriber_that_shares_has_its_own_again_after_a_kill(self):
+        settings = {**self.settings, "shared": "workers"}
+        consumer, _ = self.begin(5, settings)
+        consumer.kill()
+        self.publish("home/attic/temperature", "meanwhile")
+        self.assertEqual(bodies(self.consume("mqtt", settings).take(6)), [*(f"m{n}" for n in range(5)), "meanwhile"])
+
+    def test_a_server_that_dies_has_what_was_under_way(self):
+        consumer, taken = self.begin(3, self.settings)
+        self.server.process.send_signal(signal.SIGUSR1)  # what a server of its time writes down by itself every half hour
+        until(lambda: b"m2" in (self.folder / "mosquitto.db").read_bytes())
+        self.server.kill()
+        consumer.until_connected(False)
+        consumer.say("ack", taken[0]["token"])  # nobody hears it
+        self.server.begin()
+        self.assertEqual(bodies(consumer.take(3)), ["m0", "m1", "m2"])
+        for message in taken[1:]:
+            consumer.say("ack", message["token"])
+        self.publish("home/attic/temperature", "last")
+        self.assertEqual(bodies(consumer.take(1)), ["last"])
 
     def test_a_server_that_dies_and_comes_back(self):
         consumer = self.consume("mqtt", self.settings).until_connected()

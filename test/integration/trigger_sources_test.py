@@ -440,22 +440,48 @@ class Brokers(Case):
         done = subprocess.run([BUILD / "blixard", "secret", "delete", "redis-word"], env=self.node.env, capture_output=True)
         self.assertEqual((done.returncode, f"used by trigger {self.name};".encode() in done.stderr), (75, True), done.stderr)
 
-    def test_mqtt(self):
+    def serve_mqtt(self, settings=None, **more):
         port = free_port()
         conf = self.folder / "mosquitto.conf"
         conf.write_text(f"listener {port} 127.0.0.1\nallow_anonymous true\nuser root\n")
         self.serve(find("mosquitto"), "-c", str(conf), port=port)
-        self.trigger("mqtt", {"url": f"mqtt://127.0.0.1:{port}", "topics": ["home/#"], "qos": 1})
+        self.trigger("mqtt", {"url": f"mqtt://127.0.0.1:{port}", "topics": ["home/#"], "qos": 1, **(settings or {})}, **more)
         self.until(lambda: self.look().get("source") == "connected", "a connection")
-        publish = [find("mosquitto_pub"), "-p", str(port), "-V", "5", "-q", "1", "-r", "-t", "home/attic"]
-        sent = 0
-        end = time.monotonic() + SECONDS
-        while not self.got():  # nothing is kept for a subscriber that was never there
-            self.assertLess(time.monotonic(), end)
-            subprocess.run([*publish, "-m", f"m{sent}"], check=True)
-            sent += 1
-            threading.Event().wait(0.1)
+        return lambda body, qos=1: subprocess.run([find("mosquitto_pub"), "-p", str(port), "-V", "5", "-q", str(qos), "-t", "home/attic", "-m", body],
+                                                  check=True)
+
+    def test_mqtt(self):
+        publish = self.serve_mqtt()
+        publish("one")
+        self.until(self.got)
         self.assertEqual(self.got()[0][1], "blixard.mqtt.message")
+
+    def test_an_mqtt_trigger_loses_nothing_at_a_pause_or_a_change(self):
+        publish = self.serve_mqtt(concurrency_max=2)
+        bodies = [f"slow{n}" for n in range(12)]
+        for n, body in enumerate(bodies):
+            publish(body, 1 + n % 2)
+        self.until(self.got)
+        self.cli("trigger", "pause", self.name)
+        publish("meanwhile")
+        self.cli("trigger", "resume", self.name)
+        self.until(lambda: len(self.got()) > len(bodies) // 2)
+        self.cli("trigger", "update", self.name, "--retries", "4")
+        wanted = sorted([*bodies, "meanwhile"])
+        self.until(lambda: sorted(set(g[3] for g in self.got())) == wanted)
+        # What was under way at a pause ended, and was acknowledged, before the connection did.
+        self.assertEqual(sorted(g[3] for g in self.got()), wanted)
+
+    def test_an_mqtt_trigger_loses_nothing_at_a_kill(self):
+        publish = self.serve_mqtt({"shared": "workers", "qos": 2}, concurrency_max=1)
+        bodies = [f"slow{n}" for n in range(12)]
+        for n, body in enumerate(bodies):
+            publish(body, 1 + n % 2)
+        self.until(self.got)
+        before = {g[3] for g in self.got()}
+        self.kill()
+        publish("meanwhile")
+        self.until(lambda: before | {g[3] for g in self.got()} == {*bodies, "meanwhile"})
 
 
 if __name__ == "__main__":

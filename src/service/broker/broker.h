@@ -8,9 +8,9 @@
  *     mqtt    MQTT 5, topic filters                  libmosquitto
  *
  * A broker that cannot be reached, or dies, is tried again for ever, at most 30 s apart; what was
- * not acknowledged is delivered again by it.  With MQTT that is not so: the library acknowledges a
- * message when it takes it, so what is under way when the process is killed is lost.  A message is
- * delivered at least once elsewhere.
+ * not acknowledged is delivered again by it.  So a message is delivered at least once; one of MQTT
+ * that comes with QoS 0, at most once.  MQTT's are acknowledged together, when all that were taken
+ * are handled: beside one that takes long no more come than may be in flight.
  *
  * All calls on the loop's thread, which gets the events; the libraries' threads stay inside.  What
  * brokers send is input: sizes are bounded, texts checked.
@@ -47,8 +47,8 @@ bool broker_kind_is_here(const char *kind);
  *     kafka   kafka://HOST:PORT,HOST:PORT or kafkas:// (TLS); topics: [NAME], group ("blixard"),
  *             start: new | all
  *     amqp    amqp://HOST:PORT/VHOST or amqps://; queue, which is there
- *     mqtt    mqtt://HOST:PORT or mqtts://; topics: [FILTER], qos (1), shared: group of subscribers
- *             that share the messages, retained: true: take retained messages (false),
+ *     mqtt    mqtt://HOST:PORT or mqtts://; topics: [FILTER], qos (1; 2 is as 1), shared: group of
+ *             subscribers that share the messages, retained: true: take retained messages (false),
  *             client_id (made of the name)
  *
  * INVALID names the key; UNSUPPORTED: this program was built without the library.
