@@ -54,6 +54,14 @@ class Reading(unittest.TestCase):
         self.assertIn("say which one", self.run_cli("stream", "read", "clicks", "--from", "2", status=64))
         self.assertIn("is none of", self.run_cli("stream", "read", "clicks", "--from", "yesterday", status=64))
 
+    def test_a_group_is_there_with_its_first_checkpoint(self):
+        self.assertIn("has no group billing", self.run_cli("stream", "checkpoint", "clicks", "billing", status=66))
+        self.run_cli("stream", "checkpoint", "clicks", "billing", "--sequence", "2")
+        self.assertEqual(self.run_cli("stream", "checkpoint", "clicks", "billing").splitlines()[1].split(), ["0", "2", "0"])
+        self.assertIn("has moved it", self.run_cli("stream", "checkpoint", "clicks", "billing", "--sequence", "1", status=75))
+        self.run_cli("stream", "checkpoint", "clicks", "billing", "--forget")
+        self.run_cli("stream", "checkpoint", "clicks", "billing", status=66)
+
     def test_more_than_a_page_is_read_to_the_end(self):
         self.run_cli("stream", "create", "long")
         lines = "".join(f"{n}\n" for n in range(2500))

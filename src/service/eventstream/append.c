@@ -41,6 +41,7 @@ static int check_text(const char *what, const char *text, struct error *err)
 static uint64_t size_of(const struct eventstream_outgoing *record)
 {
     return record->length + (record->key != NULL ? strlen(record->key) : 0) +
+        (record->content_type != NULL ? strlen(record->content_type) : 0) +
         (record->attributes != NULL ? strlen(record->attributes) : 0);
 }
 
@@ -90,9 +91,9 @@ static void add_record(struct store_command *command, const struct stream_row *r
         "record_key, content_type, attributes, body) SELECT stream, partition, next_sequence + ?, "
         "?, max(last_ms, ?), ?, ?, ?, ?, ? FROM stream_partition WHERE stream = ? AND partition = "
         "?",
-        "uruutttbuu", offset, now_ms, size_of(record), record->key, record->content_type,
-        record->attributes, record->length > 0 ? record->body : "", record->length, row->number,
-        (uint64_t)partition);
+        "uruutttbuu", offset, now_ms, size_of(record) + EVENTSTREAM_OVERHEAD, record->key,
+        record->content_type, record->attributes, record->length > 0 ? record->body : "",
+        record->length, row->number, (uint64_t)partition);
 }
 
 static struct store_command *command_of(const struct appending *appending,
@@ -107,7 +108,7 @@ static struct store_command *command_of(const struct appending *appending,
             if (appending->places[i].partition == partition) {
                 add_record(command, row, partition, count, &records[i], now_ms);
                 count++;
-                bytes += size_of(&records[i]);
+                bytes += size_of(&records[i]) + EVENTSTREAM_OVERHEAD;
             }
         }
         if (count > 0) {

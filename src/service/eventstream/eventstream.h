@@ -8,7 +8,8 @@
  * number of records behind its checkpoint.
  *
  * Old records go by age and by size: the leader removes them, EVENTSTREAM_TRIM at a time.  A stream
- * that is written faster than that answers LIMIT at twice its size.
+ * that is written faster than that answers LIMIT at twice its size.  A record's size is that of its
+ * content, key, type and attributes, and EVENTSTREAM_OVERHEAD: also empty ones take room.
  *
  * Main loop thread.  Every `done` is called later, once.  Times are milliseconds since 1970; within
  * a partition they never decrease, whatever the nodes' clocks say.
@@ -37,6 +38,7 @@ enum {
     EVENTSTREAM_BATCH_MAX = 1000,
     EVENTSTREAM_BATCH_BYTES = 768 << 10,
     EVENTSTREAM_PARTITIONS_MAX = 64,
+    EVENTSTREAM_OVERHEAD = 100,
     EVENTSTREAM_TRIM = 500,
 };
 
@@ -85,7 +87,7 @@ int eventstream_write(struct eventstream_service *service, const char *project, 
                       struct buffer *out, struct error *err);
 int eventstream_write_list(struct eventstream_service *service, const char *project,
                            struct buffer *out, struct error *err);
-/* A StreamGroup. */
+/* A StreamGroup.  NOT_FOUND. */
 int eventstream_write_group(struct eventstream_service *service, const char *project,
                             const char *name, const char *group, struct buffer *out,
                             struct error *err);

@@ -21,6 +21,10 @@ struct eventstream_service {
     struct loop_timer *wake; /* those of them whose stream has changed are looked at */
     struct loop_timer *tick;
     bool is_trimming;
+    bool is_behind;                            /* some partition has more to be trimmed */
+    char trim_key[EVENTSTREAM_SHORT_KEY_SIZE]; /* of the stream where trimming goes on; "": the
+                                                  first */
+    unsigned trim_partition;
     bool is_stopping;
 };
 

@@ -429,7 +429,17 @@ int eventstream_write_group(struct eventstream_service *service, const char *pro
 {
     struct stream_row row = {0};
     struct writing writing = {.service = service, .writer = json_writer_to(out), .err = err};
+    uint64_t count = 0;
     int r = stream_find(service, project, name, &row, err);
+    r = r < 0 ? r
+              : store_query(service->options.store, err, store_take_u64, &count,
+                            "SELECT count(*) FROM stream_checkpoint WHERE stream = ? AND name = ?",
+                            "ut", row.number, group);
+    if (r == 0 && count == 0) {
+        return error_set(err, ERROR_NOT_FOUND,
+                         "stream %s has no group %.63s: its first checkpoint makes it", row.name,
+                         group);
+    }
     if (r < 0) {
         return r;
     }

@@ -1,15 +1,21 @@
 /*
- * What goes by itself: records beyond the retention, and what deleted streams have left.  The
- * leader looks once a second and removes EVENTSTREAM_TRIM records at a time; while there are more
- * it goes on at once.
+ * What goes by itself: records beyond the retention, and what deleted streams have left.  Once a
+ * second the leader goes over all partitions, and then over what was deleted; each command removes
+ * EVENTSTREAM_TRIM records at most, and the next one goes on where it has ended, so that a stream
+ * that is written without a pause does not keep the others from being trimmed.  Where one partition
+ * had more than that, it goes over them again at once.
  */
+#include <stdio.h>
+#include <string.h>
+
 #include "service/eventstream/parts.h"
 
 enum { TICK_MS = 1000 };
 
 struct look {
     struct eventstream_service *service;
-    struct store_command *command; /* the first thing there is to do */
+    struct store_command *command; /* NULL: nothing is to be done */
+    uint64_t left;                 /* records that it may remove still */
     uint64_t now_ms;
 };
 
@@ -30,7 +36,7 @@ static bool take_size(sqlite3_stmt *row, void *context)
     return true;
 }
 
-/* Where a partition is to begin: as many as are too much, at most EVENTSTREAM_TRIM. */
+/* Where a partition is to begin: as many go as are too much, at most `left`. */
 static uint64_t cut_of(struct look *look, const struct stream_row *row, unsigned partition,
                        const struct partition_row *bounds)
 {
@@ -46,16 +52,18 @@ static uint64_t cut_of(struct look *look, const struct stream_row *row, unsigned
         store_query(look->service->options.store, &err, take_size, &edge,
                     "SELECT sequence, size FROM stream_record WHERE stream = ? AND partition = ? "
                     "ORDER BY sequence LIMIT ?",
-                    "uuu", row->number, (uint64_t)partition, (uint64_t)EVENTSTREAM_TRIM);
+                    "uuu", row->number, (uint64_t)partition, look->left);
         cut = edge.cut > cut ? edge.cut : cut;
     }
-    return cut < bounds->first + EVENTSTREAM_TRIM ? cut : bounds->first + EVENTSTREAM_TRIM;
+    return cut < bounds->first + look->left ? cut : bounds->first + look->left;
 }
 
-static struct store_command *trimming(uint64_t number, unsigned partition, uint64_t cut)
+static void remove_records(struct look *look, uint64_t number, unsigned partition, uint64_t first,
+                           uint64_t cut)
 {
-    struct store_command *command = store_command_new();
-    store_command_add(command,
+    look->command = look->command != NULL ? look->command : store_command_new();
+    look->left -= cut - first;
+    store_command_add(look->command,
                       "UPDATE stream_partition SET first_sequence = ?, bytes = bytes - m.size FROM "
                       "(SELECT coalesce(sum(size), 0) AS size FROM stream_record WHERE stream = ? "
                       "AND partition = ? AND sequence < ?) AS m WHERE stream = ? AND partition = ? "
@@ -63,26 +71,43 @@ static struct store_command *trimming(uint64_t number, unsigned partition, uint6
                       "uuuuuuu", cut, number, (uint64_t)partition, cut, number, (uint64_t)partition,
                       cut);
     store_command_add(
-        command, "DELETE FROM stream_record WHERE stream = ? AND partition = ? AND sequence < ?",
-        "uuu", number, (uint64_t)partition, cut);
-    return command;
+        look->command,
+        "DELETE FROM stream_record WHERE stream = ? AND partition = ? AND sequence < ?", "uuu",
+        number, (uint64_t)partition, cut);
+}
+
+static void go_on_at(struct eventstream_service *service, const char *key, unsigned partition)
+{
+    snprintf(service->trim_key, sizeof(service->trim_key), "%s", key);
+    service->trim_partition = partition;
 }
 
 static void look_at(const struct stream_row *row, void *context)
 {
     struct look *look = context;
-    for (unsigned i = 0; look->command == NULL && i < row->settings.partitions; i++) {
+    struct eventstream_service *service = look->service;
+    int order = strcmp(row->key, service->trim_key);
+    unsigned begin = order == 0 ? service->trim_partition : 0;
+    if (order < 0 || look->left == 0) {
+        return;
+    }
+    for (unsigned i = begin; i < row->settings.partitions; i++) {
         struct partition_row bounds;
         struct error err = {0};
-        if (partition_find(look->service, row, i, &bounds, &err) < 0 ||
-            bounds.first == bounds.next) {
+        if (look->left == 0) {
+            go_on_at(service, row->key, i);
+            return;
+        }
+        if (partition_find(service, row, i, &bounds, &err) < 0 || bounds.first == bounds.next) {
             continue;
         }
         uint64_t cut = cut_of(look, row, i, &bounds);
         if (cut > bounds.first) {
-            look->command = trimming(row->number, i, cut);
+            remove_records(look, row->number, i, bounds.first, cut);
+            service->is_behind = service->is_behind || look->left == 0;
         }
     }
+    go_on_at(service, row->key, row->settings.partitions);
 }
 
 struct trash {
@@ -105,21 +130,24 @@ static void look_at_trash(struct look *look)
     struct error err = {0};
     store_query(store, &err, take_trash, &trash,
                 "SELECT number, partitions FROM stream_trash ORDER BY number LIMIT 1", "");
-    for (unsigned i = 0; i < trash.partitions && look->command == NULL; i++) {
+    bool has_records = false;
+    for (unsigned i = 0; i < trash.partitions && !has_records; i++) {
         uint64_t first = 0;
         store_query(store, &err, store_take_u64, &first,
                     "SELECT sequence FROM stream_record WHERE stream = ? AND partition = ? ORDER "
                     "BY sequence LIMIT 1",
                     "uu", trash.number, (uint64_t)i);
-        if (first > 0) {
-            look->command = trimming(trash.number, i, first + EVENTSTREAM_TRIM);
+        has_records = first > 0;
+        if (has_records) {
+            remove_records(look, trash.number, i, first, first + look->left);
         }
     }
-    if (trash.number > 0 && look->command == NULL) {
-        look->command = store_command_new();
+    if (trash.number > 0 && !has_records) {
+        look->command = look->command != NULL ? look->command : store_command_new();
         store_command_add(look->command, "DELETE FROM stream_trash WHERE number = ?", "u",
                           trash.number);
     }
+    look->service->is_behind = look->service->is_behind || trash.number > 0;
 }
 
 static void trim(struct eventstream_service *service);
@@ -132,22 +160,26 @@ static void on_trimmed(const struct error *error, uint64_t index, void *context)
     if (service->is_stopping) {
         return;
     }
-    if (error != NULL) {
-        loop_timer_start(service->tick, TICK_MS);
-    } else {
+    if (error == NULL && (service->is_behind || service->trim_key[0] != '\0')) {
         trim(service);
+    } else {
+        loop_timer_start(service->tick, TICK_MS);
     }
 }
 
 static void trim(struct eventstream_service *service)
 {
-    struct look look = {.service = service, .now_ms = eventstream_now_ms(service)};
+    struct look look = {
+        .service = service, .left = EVENTSTREAM_TRIM, .now_ms = eventstream_now_ms(service)};
     struct store_status status;
     struct error err = {0};
+    bool begins = service->trim_key[0] == '\0';
     store_status(service->options.store, &status);
+    service->is_behind = service->is_behind && !begins;
     if (status.is_leader && status.ready && stream_each(service, NULL, look_at, &look, &err) == 0 &&
-        look.command == NULL) {
+        look.left > 0) {
         look_at_trash(&look);
+        go_on_at(service, "", 0); /* that was all */
     }
     if (look.command == NULL) {
         loop_timer_start(service->tick, TICK_MS);

@@ -232,3 +232,73 @@ TEST(eventstream, a_wait_goes_on_while_a_stream_is_trimmed)
     }
     close_scene(&scene);
 }
+
+static void on_reply_of_many(const struct error *error, const struct eventstream_place *places,
+                             size_t count, void *context)
+{
+    (void)places;
+    (void)count;
+    on_reply(error, context);
+}
+
+static void append_many(struct scene *scene, const char *name, size_t count)
+{
+    static const struct eventstream_outgoing none[EVENTSTREAM_BATCH_MAX];
+    eventstream_append(scene->service, "default", name, none, count, on_reply_of_many, scene);
+    wait_for(scene);
+    EXPECT(scene->error.kind == ERROR_NONE);
+}
+
+static uint64_t oldest_of(struct scene *scene, const char *name)
+{
+    struct eventstream_cursor cursor = {0};
+    struct error err = {0};
+    EXPECT(eventstream_begin(scene->service, "default", name, EVENTSTREAM_OLDEST, 0, &cursor,
+                             &err) == 0);
+    return cursor.next[0];
+}
+
+/* One that has more to be trimmed than a command does not go first until it has none. */
+TEST(eventstream, a_stream_with_much_to_trim_does_not_keep_the_others_from_it)
+{
+    struct scene scene = {0};
+    struct eventstream_settings settings;
+    open_scene(&scene, 1);
+    eventstream_settings_init(&settings);
+    settings.partitions = 1;
+    settings.retention_ms = 10000;
+    eventstream_create(scene.service, "default", "small", &settings,
+                       (struct eventstream_reply){on_reply, &scene});
+    wait_for(&scene);
+    append_many(&scene, "small", 1);
+    for (int i = 0; i < 3; i++) {
+        append_many(&scene, "log", 1000);
+    }
+    now_ms += 20000;
+    while (oldest_of(&scene, "small") == 1) {
+        uv_run(loop_uv(scene.loop), UV_RUN_ONCE);
+    }
+    EXPECT(oldest_of(&scene, "log") < 3001);
+    trim_to(&scene, 3001); /* all the same */
+    close_scene(&scene);
+}
+
+/* They take room in memory, too: a stream of them is no larger than it was to be. */
+TEST(eventstream, records_without_content_go_by_size_too)
+{
+    struct scene scene = {0};
+    struct eventstream_settings settings;
+    open_scene(&scene, 1);
+    eventstream_settings_init(&settings);
+    settings.partitions = 1;
+    settings.retention_bytes = 1 << 20;
+    eventstream_update(scene.service, "default", "log", &settings,
+                       (struct eventstream_reply){on_reply, &scene});
+    wait_for(&scene);
+    size_t most = (1 << 20) / EVENTSTREAM_OVERHEAD;
+    for (size_t count = 0; count <= most; count += 1000) {
+        append_many(&scene, "log", 1000);
+    }
+    trim_to(&scene, 2);
+    close_scene(&scene);
+}
