@@ -86,9 +86,14 @@ class Claims:
         self.assertEqual(self.ask("/env?OTHER", "modest"), (200, "(none)"))
 
     def test_a_missing_secret_fails_the_call_and_nothing_is_lost(self):
-        done = self.run_cli("fn", "deploy", "missing", str(module), "--secret", "PASSWORD=not-there")
-        self.assertEqual((done[0], done[2]), (0, b"there is no secret not-there (PASSWORD): calls are refused until it is set "
-                                                 b"(blixard secret set not-there)\n"))
+        status, out, err = self.run_cli("fn", "deploy", "missing", str(module), "--secret", "PASSWORD=not-there", "--on-failure", "queue:nowhere")
+        self.assertEqual((status, b"is live" in out), (0, True), err)
+        lacks = ["there is no secret not-there (secrets.PASSWORD): blixard secret set not-there",
+                 "there is no queue nowhere (async.on_failure): blixard queue create nowhere"]
+        self.assertEqual(err.decode().splitlines(), lacks)
+        self.assertEqual(self.node.json("/v1/functions/missing/versions/1")["lacks"], lacks)
+        self.cli("queue", "create", "nowhere")
+        self.assertEqual(self.node.json("/v1/functions/missing/versions/1")["lacks"], lacks[:1])
         status, text = self.ask("/env?PASSWORD", "missing")
         self.assertEqual(status, 503, text)
         self.assertIn("there is no secret not-there in project default; make it with: blixard secret set not-there",

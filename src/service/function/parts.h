@@ -225,6 +225,10 @@ size_t holders_of(struct function_service *service, const char *key, bool is_opt
                   uint64_t *ret_nodes, size_t nodes_max);
 void holders_write(struct function_service *service, struct json_writer *writer, const char *key);
 
+/* lacks.c: the field `lacks` of a Version. */
+void lacks_write(struct function_service *service, const char *version_key,
+                 const struct function_config *config, struct json_writer *writer);
+
 /* obtain.c: what other nodes have.  Each goes on with build_go_on(), later. */
 void obtain_module(struct build *build);
 void obtain_image(struct build *build);

@@ -54,6 +54,7 @@ static void write_version(const struct version_row *row, void *context)
     write_here(writing->service, writer, map_get(&writing->service->locals, row->key));
     holders_write(writing->service, writer, row->key);
     config_write(writer, &config);
+    lacks_write(writing->service, row->key, &config, writer);
     json_write_field_time_ms(writer, "created_at", row->created_ms);
     json_write_end_object(writer);
     function_config_done(&config);

@@ -88,6 +88,7 @@ int verb_fn_get(const struct arguments *arguments, struct error *err)
         {"async keep", "version.async.keep_ms", AS_MS},
         {"on success", "version.async.on_success", AS_TEXT},
         {"on failure", "version.async.on_failure", AS_TEXT},
+        {"lacks", "version.lacks", AS_TEXT},
         {"created", "created_at", AS_TEXT},
     };
     MEMORY_OWNED char *target = request_target("functions", arguments->words[0], "");
@@ -363,6 +364,16 @@ static int start_deploy(const char *name, const json_t *deploy, json_t **ret_ref
     return request_json("POST", target, &body, ret_reference, err);
 }
 
+static void say_lacks(const json_t *function)
+{
+    size_t index = 0;
+    const json_t *said = NULL;
+    json_array_foreach(json_object_get(json_object_get(function, "version"), "lacks"), index, said)
+    {
+        fprintf(stderr, "%s\n", json_string_value(said));
+    }
+}
+
 static int finish_deploy(const struct arguments *arguments, const char *name,
                          const json_t *reference, uint64_t begin_ms, struct error *err)
 {
@@ -384,6 +395,7 @@ static int finish_deploy(const struct arguments *arguments, const char *name,
     if (r < 0) {
         return r;
     }
+    say_lacks(function);
     if (output != OUTPUT_TABLE) {
         print_document(function, output);
         return 0;
@@ -544,25 +556,6 @@ static int take_guest(const struct arguments *arguments, const struct deployment
     return 0;
 }
 
-/* A version may be there before its secrets are: nothing fails, and no call is served.  Who may not
- * see them is told nothing. */
-static void tell_missing_secrets(const json_t *settings)
-{
-    const char *variable = NULL;
-    json_t *secret = NULL;
-    json_object_foreach(json_object_get(settings, "secrets"), variable, secret)
-    {
-        struct error err = {0};
-        MEMORY_OWNED char *target = request_target("secrets", json_string_value(secret), "");
-        if (request_json("GET", target, NULL, NULL, &err) == -ERROR_NOT_FOUND) {
-            fprintf(stderr,
-                    "there is no secret %s (%s): calls are refused until it is set (blixard secret "
-                    "set %s)\n",
-                    json_string_value(secret), variable, json_string_value(secret));
-        }
-    }
-}
-
 static int deploy(const struct arguments *arguments, const struct deployment *deployment,
                   uint64_t begin_ms, struct error *err)
 {
@@ -577,9 +570,6 @@ static int deploy(const struct arguments *arguments, const struct deployment *de
     json_object_set(deployment->settings, "module", json_object_get(blob, "id"));
     r = start_deploy(deployment->name, deployment->settings, &reference, err);
     r = r < 0 ? r : finish_deploy(arguments, deployment->name, reference, begin_ms, err);
-    if (r == 0) {
-        tell_missing_secrets(deployment->settings);
-    }
     return r < 0 ? r : trigger_deploy(deployment->triggers, deployment->name, err);
 }
 
