@@ -196,7 +196,8 @@ static bool is_elsewhere(const struct residency *residency)
 }
 
 /* Nobody has needed its slots for a while, and nothing is to be loaded again for want of it. */
-static bool is_surplus(const struct pool *pool, const struct pool_runner *runner, uint64_t now_ms)
+static bool is_superfluous(const struct pool *pool, const struct pool_runner *runner,
+                           uint64_t now_ms)
 {
     LIST_EACH(node, &runner->residencies)
     {
@@ -217,7 +218,7 @@ static bool next_surplus_runner(struct looking *looking)
         if (runner->state != RUNNER_ALIVE || runner->busy > 0 || !list_is_empty(&runner->idle)) {
             continue;
         }
-        if (is_surplus(pool, runner, looking->now_ms)) {
+        if (is_superfluous(pool, runner, looking->now_ms)) {
             pool_end_runner(pool, runner, looking->effect);
             return true;
         }
