@@ -186,8 +186,9 @@ class Manifests(unittest.TestCase):
         self.assertIn("since index", self.cli("apply", "-f", "app.yaml", "--if-index", str(plan["index"]), code=75))
 
     def test_what_failed_in_the_middle_goes_on_with_the_next_apply(self):
-        self.write("app.yaml", APPLICATION.replace("schedule: \"0 3", "schedule: \"99 3"))
-        said = self.cli("apply", "-f", "app.yaml", code=64)
+        self.write("app.yaml", APPLICATION.replace("kind: cron\n  function: hello", "kind: cron\n  function: nobody"))
+        said = self.cli("apply", "-f", "app.yaml", code=66)
+        self.assertIn("! there is no function nobody (function), nor among the documents", said)
         self.assertIn("Trigger nightly", said)
         self.assertIn("done before: SecurityGroup web, Network back", said)
         self.write("app.yaml", APPLICATION)
@@ -219,6 +220,28 @@ class Manifests(unittest.TestCase):
         self.cli("apply", "-f", "secret.yaml")
         self.cli("delete", "-f", "secret.yaml")  # it is not the documents' to delete
         self.assertEqual(self.node.json("/v1/secrets/pw")["version"], 1)
+
+    def test_a_plan_says_what_is_named_and_not_there_and_what_could_not_be_made(self):
+        trigger = 'kind: Trigger\nname: hourly\nspec: {kind: cron, function: work, settings: {schedule: "@every 1h"}, on_failure: "stream:lost"}\n'
+        self.write("app.yaml", "kind: Queue\nname: there\nspec: {}\n---\nkind: Function\nname: work\nspec:\n  module: shows.wasm\n  secrets: {KEY: key}\n"
+                               "  async: {on_success: 'queue:there', on_failure: 'queue:nowhere'}\n---\n" + trigger)
+
+        def lacks(code):
+            return {action["name"]: action["lacks"] for action in self.plan("-f", "app.yaml", code=code)["actions"] if action["lacks"]}
+
+        wanted = {"work": ["there is no secret key (secrets.KEY), nor among the documents",
+                           "there is no queue nowhere (async.on_failure), nor among the documents"],
+                  "hourly": ["there is no stream lost (on_failure), nor among the documents"]}
+        self.assertEqual(lacks(1), wanted)
+        self.assertIn("! there is no stream lost (on_failure), nor among the documents\n", self.cli("apply", "-f", "app.yaml"))
+        self.assertEqual(lacks(0), wanted)
+        self.cli("secret", "set", "key", given="k")
+        self.cli("queue", "create", "nowhere")
+        self.cli("stream", "create", "lost")
+        self.assertEqual(lacks(0), {})
+        self.write("bad.yaml", trigger.replace("@every 1h", "sometimes"))
+        self.assertIn('bad.yaml:1: Trigger hourly: schedule "sometimes"', self.cli("plan", "-f", "bad.yaml", code=255))
+        self.cli("apply", "-f", "bad.yaml", code=64)
 
     def test_a_folder_and_several_files_are_one_set(self):
         (self.folder / "deploy").mkdir()

@@ -17,8 +17,7 @@ static void add_call(json_t *calls, const char *method, const char *target, json
     json_array_append_new(calls, call);
 }
 
-/* ".../NAME/rest?project=..." */
-static char *below(const struct action *action, const char *folder, const char *name)
+char *calls_below(const struct action *action, const char *folder, const char *name)
 {
     BUFFER_OWNED struct buffer target = {0};
     MEMORY_OWNED char *whole = ask_target(action->kind, action->project, action->name);
@@ -100,7 +99,7 @@ static void add_volume(json_t *calls, const struct action *action, const char *t
 {
     size_t length = strcspn(text, ":");
     MEMORY_OWNED char *name = memory_copy_text(text, length);
-    MEMORY_OWNED char *target = below(action, "volumes", name);
+    MEMORY_OWNED char *target = calls_below(action, "volumes", name);
     json_t *body = json_object();
     const char *rest = text + length;
     if (text_ends_with(rest, ":ro")) {
@@ -138,7 +137,7 @@ static void add_volumes(json_t *calls, const struct action *action, const json_t
         if (!is_among(after, item)) {
             MEMORY_OWNED char *name =
                 memory_copy_text(json_string_value(item), strcspn(json_string_value(item), ":"));
-            MEMORY_OWNED char *target = below(action, "volumes", name);
+            MEMORY_OWNED char *target = calls_below(action, "volumes", name);
             add_call(calls, "DELETE", target, NULL);
         }
     }
@@ -179,7 +178,7 @@ static void add_rules(json_t *calls, const struct action *action)
     static const char *const keys[] = {"direction", "allow", "peer"};
     const json_t *before = json_object_get(action->observed, "rules");
     const json_t *after = json_object_get(action->spec, "rules");
-    MEMORY_OWNED char *target = below(action, "rules", NULL);
+    MEMORY_OWNED char *target = calls_below(action, "rules", NULL);
     size_t index = 0;
     json_t *rule = NULL;
     json_array_foreach(after, index, rule)
@@ -230,7 +229,7 @@ static void add_named(json_t *calls, const struct action *action, const json_t *
     {
         json_t *have = find_by(before, key, json_text(item, key));
         if (have == NULL || !observe_contains(have, item)) {
-            MEMORY_OWNED char *target = below(action, folder, json_text(item, key));
+            MEMORY_OWNED char *target = calls_below(action, folder, json_text(item, key));
             json_t *body = json_copy(item);
             json_object_del(body, key);
             add_call(calls, "PUT", target, body);
@@ -239,7 +238,7 @@ static void add_named(json_t *calls, const struct action *action, const json_t *
     json_array_foreach(before, index, item)
     {
         if (find_by(after, key, json_text(item, key)) == NULL) {
-            MEMORY_OWNED char *target = below(action, folder, json_text(item, key));
+            MEMORY_OWNED char *target = calls_below(action, folder, json_text(item, key));
             add_call(calls, "DELETE", target, NULL);
         }
     }
@@ -256,7 +255,7 @@ static void add_node(json_t *calls, const struct action *action)
         const char *path = json_text(change, "path");
         json_t *after = json_object_get(change, "after");
         if (strncmp(path, "labels.", 7) == 0) {
-            MEMORY_OWNED char *label = below(action, "labels", path + 7);
+            MEMORY_OWNED char *label = calls_below(action, "labels", path + 7);
             bool goes = json_is_null(after);
             add_call(calls, goes ? "DELETE" : "PUT", label,
                      goes ? NULL : json_pack("{s:O}", "value", after));
@@ -280,9 +279,9 @@ static void add_node(json_t *calls, const struct action *action)
 static void add_making(json_t *calls, const struct action *action)
 {
     MEMORY_OWNED char *target = ask_target(action->kind, action->project, action->name);
-    MEMORY_OWNED char *versions = below(action, "versions", NULL);
+    MEMORY_OWNED char *versions = calls_below(action, "versions", NULL);
     MEMORY_OWNED char *alias = action->kind->way == WAY_ALIAS
-        ? below(action, "aliases", strchr(action->name, ':') + 1)
+        ? calls_below(action, "aliases", strchr(action->name, ':') + 1)
         : NULL;
     bool is_new = action->what != ACTION_UPDATE;
     switch (action->kind->way) {
@@ -324,7 +323,7 @@ json_t *calls_of(const struct action *action)
     json_t *calls = json_array();
     MEMORY_OWNED char *target = ask_target(action->kind, action->project, action->name);
     if (action->what == ACTION_DELETE && action->kind->way == WAY_ALIAS) {
-        MEMORY_OWNED char *alias = below(action, "aliases", strchr(action->name, ':') + 1);
+        MEMORY_OWNED char *alias = calls_below(action, "aliases", strchr(action->name, ':') + 1);
         add_call(calls, "DELETE", alias, NULL);
     } else if (action->what == ACTION_DELETE || action->what == ACTION_REPLACE) {
         add_call(calls, "DELETE", target, NULL);

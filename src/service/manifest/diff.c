@@ -334,6 +334,7 @@ void action_done(struct action *action)
     json_decref(action->changes);
     json_decref(action->conflicts);
     json_decref(action->released);
+    json_decref(action->lacks);
     json_decref(action->placement);
     *action = (struct action){0};
 }

@@ -130,6 +130,7 @@ struct action {
     json_t *changes;   /* {"path", "before", "after", "effect"} */
     json_t *conflicts; /* {"path", "owner", "value"} */
     json_t *released;  /* fields that the owner asks for no more */
+    json_t *lacks;     /* texts: what it names and is neither there nor planned */
     json_t *placement; /* PlacementPreviewed; NULL: nothing of it is placed */
     bool adopts;       /* nothing changes but whose it is */
 };
@@ -207,6 +208,16 @@ json_t *calls_of(const struct action *action);
 json_t *calls_creation(const struct action *action);
 /* What is there, with what is wanted, and without what nobody wants any more. */
 json_t *calls_whole(const struct action *action);
+
+/* ".../NAME/FOLDER[/NAME]?project=..."; the caller's. */
+char *calls_below(const struct action *action, const char *folder, const char *name);
+
+/* ---- check.c: what a plan lacks ---- */
+
+/* Fill in `lacks` of the actions; then `done`, perhaps at once: with an error when one could not be
+ * made so. */
+void check_make(struct manifest_service *service, struct action *actions, size_t count,
+                void (*done)(const struct error *error, void *context), void *context);
 
 /* ---- preview.c: where machines and functions of a plan would be ---- */
 

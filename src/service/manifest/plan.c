@@ -124,6 +124,17 @@ static void on_previewed(void *context)
     finish(context, NULL);
 }
 
+static void on_checked(const struct error *error, void *context)
+{
+    struct planning *planning = context;
+    struct manifest_plan *plan = planning->plan;
+    if (error != NULL) {
+        finish(planning, error);
+    } else {
+        preview_make(planning->service, plan->actions, plan->count, on_previewed, planning);
+    }
+}
+
 static void decide(struct planning *planning)
 {
     struct manifest_plan *plan = planning->plan;
@@ -142,7 +153,7 @@ static void decide(struct planning *planning)
     if (r < 0) {
         finish(planning, &err);
     } else {
-        preview_make(planning->service, plan->actions, plan->count, on_previewed, planning);
+        check_make(planning->service, plan->actions, plan->count, on_checked, planning);
     }
 }
 
@@ -287,6 +298,13 @@ static void write_action(struct json_writer *writer, const struct action *action
     json_write_key(writer, "released");
     json_write_begin_array(writer);
     json_array_foreach(action->released, index, item)
+    {
+        json_write_string(writer, json_string_value(item));
+    }
+    json_write_end_array(writer);
+    json_write_key(writer, "lacks");
+    json_write_begin_array(writer);
+    json_array_foreach(action->lacks, index, item)
     {
         json_write_string(writer, json_string_value(item));
     }

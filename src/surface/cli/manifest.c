@@ -466,10 +466,11 @@ static void print_action(const json_t *action, bool colours)
 {
     struct paint paint = paint_of(json_text(action, "action"));
     const json_t *conflicts = json_object_get(action, "conflicts");
+    const json_t *lacks = json_object_get(action, "lacks");
     size_t index = 0;
     json_t *item = NULL;
     if (strcmp(json_text(action, "action"), "none") == 0 && json_array_size(conflicts) == 0 &&
-        json_array_size(json_object_get(action, "released")) == 0) {
+        json_array_size(json_object_get(action, "released")) == 0 && json_array_size(lacks) == 0) {
         return;
     }
     printf("%s%3s %s ", colours ? paint.colour : "", paint.sign, json_text(action, "kind"));
@@ -484,6 +485,12 @@ static void print_action(const json_t *action, bool colours)
     json_array_foreach(conflicts, index, item)
     {
         print_conflict(item, colours);
+    }
+    json_array_foreach(lacks, index, item)
+    {
+        printf("      %s!%s ", colours ? "\033[31m" : "", colours ? "\033[0m" : "");
+        print_printable(json_string_value(item));
+        putchar('\n');
     }
     print_released(action);
     print_placement(json_object_get(action, "placement"));
