@@ -1,6 +1,7 @@
 """`blixard stream read`: all partitions, from anywhere, to the end or on and on."""
 import json
 import subprocess
+import tempfile
 import unittest
 
 from node import BUILD, Node
@@ -93,6 +94,28 @@ class Reading(unittest.TestCase):
         self.run_cli("stream", "delete", "short")
         self.assertIn("there is no stream short", reader.communicate(timeout=SECONDS)[1])
         self.assertEqual(reader.returncode, 66)
+
+    def test_following_goes_on_when_the_node_is_back(self):
+        with tempfile.TemporaryDirectory(prefix="blixard-stream-") as folder:
+            node = Node(folder=folder)
+            self.addCleanup(lambda: node.stop())
+            env = {**node.env, "BLIXARD_ADDR": f"unix:{folder}/api.sock"}
+
+            def append(text):
+                subprocess.run([BUILD / "blixard", "stream", "append", "steady", "--data", text], env=env, check=True, capture_output=True, timeout=SECONDS)
+
+            subprocess.run([BUILD / "blixard", "stream", "create", "steady"], env=env, check=True, capture_output=True, timeout=SECONDS)
+            append("one")
+            reader = subprocess.Popen([BUILD / "blixard", "stream", "read", "steady", "--follow", "--raw"], env=env, text=True, stdout=subprocess.PIPE,
+                                      stderr=subprocess.PIPE)
+            self.addCleanup(reader.communicate)
+            self.addCleanup(reader.kill)
+            self.assertEqual(reader.stdout.readline(), "one\n")
+            node.kill()
+            self.assertIn("trying again", reader.stderr.readline())
+            node = Node(folder=folder)
+            append("two")
+            self.assertEqual(reader.stdout.readline(), "two\n")
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
+#include <time.h>
 
 #include "base/base64.h"
 #include "base/http/http.h"
@@ -172,6 +173,7 @@ struct reading {
     enum output output;
     bool is_raw;
     bool follows;
+    bool is_cut_off; /* nobody answers, which was told */
     uint64_t left;   /* records that are still wanted */
     char *cursor;    /* where to read on; NULL: at --from */
     json_t *records; /* of a document */
@@ -240,6 +242,21 @@ static void show_record(const struct reading *reading, json_t *record)
     }
 }
 
+/* Who follows goes on when there is a node again, where it was. */
+static bool tries_again(struct reading *reading, const struct error *error)
+{
+    const struct timespec pause = {.tv_sec = 1};
+    if (!reading->follows || reading->cursor == NULL || error->kind != ERROR_UNAVAILABLE) {
+        return false;
+    }
+    if (!reading->is_cut_off) {
+        fprintf(stderr, "blixard: %s; trying again\n", error->text);
+    }
+    reading->is_cut_off = true;
+    nanosleep(&pause, NULL);
+    return true;
+}
+
 /* To the end, or for ever. */
 static int read_pages(struct reading *reading, struct error *err)
 {
@@ -249,9 +266,13 @@ static int read_pages(struct reading *reading, struct error *err)
         json_t *record = NULL;
         bool is_first = reading->cursor == NULL;
         int r = read_page(reading, &page, err);
+        if (r < 0 && tries_again(reading, err)) {
+            continue;
+        }
         if (r < 0) {
             return r;
         }
+        reading->is_cut_off = false;
         const json_t *records = json_object_get(page, "records");
         if (is_first && reading->output == OUTPUT_TABLE && !reading->is_raw) {
             printf(RECORD_FORMAT, "TIME", "PARTITION", "SEQUENCE", "KEY", "BODY");
