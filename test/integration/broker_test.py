@@ -377,6 +377,18 @@ class Mqtt(Case):
         self.publish("home/attic/temperature", "meanwhile")
         self.assertEqual(bodies(self.consume("mqtt", self.settings).take(1)), ["meanwhile"])
 
+    def test_filters_that_were_taken_out_of_the_settings_give_nothing(self):
+        self.consume("mqtt", self.settings).until_connected().end()
+        consumer = self.consume("mqtt", {**self.settings, "topics": ["home/+/humidity"]}).until_connected()
+        for topic in ("temperature", "humidity"):
+            self.publish(f"home/attic/{topic}", topic)
+        self.assertEqual(bodies(consumer.take(1)), ["humidity"])
+        consumer.end()
+        # It was acknowledged: it does not come to one who asks for it again.
+        consumer = self.consume("mqtt", self.settings).until_connected()
+        self.publish("home/attic/temperature", "21")
+        self.assertEqual(bodies(consumer.take(1)), ["21"])
+
     def test_subscribers_share(self):
         consumers = [self.consume("mqtt", {**self.settings, "shared": "workers"}, name).until_connected() for name in ("a", "b")]
         for n in range(10):

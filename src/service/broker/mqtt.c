@@ -76,18 +76,24 @@ static uint64_t token_of(const struct client *client, unsigned place)
     return client->connection << 16 | place;
 }
 
+static void answer(struct client *client, uint64_t place, enum answer what)
+{
+    if (place < client->count) {
+        client->held[place].answer = what;
+        client->has_released = client->has_released || what == ANSWER_RELEASED;
+        client->open--;
+    }
+}
+
 static void take_verdicts(struct client *client)
 {
     uint64_t token = 0;
     bool is_acknowledged = false;
     while (broker_next_verdict(client->broker, &token, &is_acknowledged)) {
-        uint64_t place = token & UINT16_MAX;
-        if (token >> 16 != client->connection || place >= client->count) {
-            continue; /* the broker sends it again, or needs no answer */
+        if (token >> 16 == client->connection) { /* else the broker sends it again */
+            answer(client, token & UINT16_MAX,
+                   is_acknowledged ? ANSWER_ACKNOWLEDGED : ANSWER_RELEASED);
         }
-        client->held[place].answer = is_acknowledged ? ANSWER_ACKNOWLEDGED : ANSWER_RELEASED;
-        client->has_released = client->has_released || !is_acknowledged;
-        client->open--;
     }
 }
 
@@ -220,7 +226,7 @@ static json_t *fields_of(const mosquitto_property *properties, char **ret_type)
     return fields;
 }
 
-/* Where it stands among those that are held; false: it may not be given. */
+/* Where it stands among those that are held; false: the broker sends too many. */
 static bool hold(struct client *client, const struct mosquitto_message *message,
                  unsigned *ret_place)
 {
@@ -239,6 +245,22 @@ static bool hold(struct client *client, const struct mosquitto_message *message,
     return true;
 }
 
+/* A session keeps filters that the settings had once: which, only the broker knows. */
+static bool is_asked_for(const struct client *client, const char *topic)
+{
+    size_t i = 0;
+    json_t *filter = NULL;
+    json_array_foreach(json_object_get(client->broker->settings, "topics"), i, filter)
+    {
+        bool matches = false;
+        mosquitto_topic_matches_sub(json_string_value(filter), topic, &matches);
+        if (matches) {
+            return true;
+        }
+    }
+    return false;
+}
+
 static void on_message(struct mosquitto *mosquitto, void *context,
                        const struct mosquitto_message *message,
                        const mosquitto_property *properties)
@@ -251,6 +273,10 @@ static void on_message(struct mosquitto *mosquitto, void *context,
     unsigned place = 0;
     if (!hold(client, message, &place)) {
         client->has_released = true;
+        return;
+    }
+    if (!is_asked_for(client, message->topic)) {
+        answer(client, place, ANSWER_ACKNOWLEDGED);
         return;
     }
     while (broker_room(broker) == 0 && !broker_is_stopping(broker)) {
