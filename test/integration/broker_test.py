@@ -105,11 +105,17 @@ class Case(unittest.TestCase):
         return consumer
 
 
+def entries(*ids):
+    """The answer to XREADGROUP: entries of stream s, each with field a."""
+    one = b"*2\r\n$3\r\n%s\r\n*2\r\n$1\r\na\r\n$1\r\nb\r\n"
+    return b"*1\r\n*2\r\n$1\r\ns\r\n*%d\r\n" % len(ids) + b"".join(one % i.encode() for i in ids)
+
+
 class NoRedis(Case):
     """Who may make a trigger says which server it talks to."""
 
-    def test_answers_that_make_no_sense_end_nobody(self):
-        answers = {b"XREADGROUP": b"*1\r\n*2\r\n$1\r\ns\r\n*2\r\n*2\r\n$3\r\n1-1\r\n*4\r\n:1\r\n:2\r\n$1\r\na\r\n$1\r\nb\r\n:7\r\n"}
+    def answer(self, how):
+        """A server that answers a command, a list of words, with what `how` makes of it; and its settings."""
         server = socket.create_server(("127.0.0.1", 0))
         self.addCleanup(server.close)
 
@@ -117,11 +123,46 @@ class NoRedis(Case):
             connection = server.accept()[0]
             with connection:
                 while asked := connection.recv(65536):
-                    connection.sendall(next((answer for word, answer in answers.items() if word in asked), b"+OK\r\n"))
+                    connection.sendall(how(asked.split(b"\r\n")[2::2]))
 
         threading.Thread(target=serve, daemon=True).start()
-        consumer = self.consume("redis", {"url": f"redis://127.0.0.1:{server.getsockname()[1]}", "stream": "s"})
+        return {"url": f"redis://127.0.0.1:{server.getsockname()[1]}", "stream": "s"}
+
+    def test_answers_that_make_no_sense_end_nobody(self):
+        senseless = b"*1\r\n*2\r\n$1\r\ns\r\n*2\r\n*2\r\n$3\r\n1-1\r\n*4\r\n:1\r\n:2\r\n$1\r\na\r\n$1\r\nb\r\n:7\r\n"
+        settings = self.answer(lambda words: senseless if words[0] == b"XREADGROUP" else b"+OK\r\n")
+        consumer = self.consume("redis", settings)
         self.assertEqual(json.loads(consumer.take(1)[0]["body"]), {"a": "b"})
+        consumer.end()
+
+    def test_more_than_were_asked_for_end_nobody(self):
+        settings = self.answer(lambda words: entries("1-1", "1-2", "1-3") if words[0] == b"XREADGROUP" else b"+OK\r\n")
+        consumer = self.consume("redis", {**settings, "in_flight": 2})
+        self.assertEqual([message["id"] for message in consumer.take(2, answer=None)], ["1-1", "1-2"])
+        consumer.end()
+
+    def test_an_answer_on_its_way_makes_no_room(self):
+        """While the server is asked for something, the client has not heard yet that it has a place again."""
+        asked, goes_on, counts = threading.Event(), threading.Event(), queue.Queue()
+        claims = iter((None, asked))
+
+        def answer(words):
+            if words[0] == b"XAUTOCLAIM" and next(claims, None):
+                asked.set()
+                goes_on.wait(WAIT_SECONDS)
+            if words[0] == b"XREADGROUP":
+                counts.put(int(words[words.index(b"COUNT") + 1]))
+                return entries("1-1") if counts.qsize() == 1 else b"*-1\r\n"
+            return b"+OK\r\n"
+
+        consumer = self.consume("redis", {**self.answer(answer), "in_flight": 2, "claim_after_ms": 1})
+        token = consumer.take(1, answer=None)[0]["token"]
+        self.assertTrue(asked.wait(WAIT_SECONDS))
+        consumer.say("ack", token)
+        consumer.say("status")
+        self.assertEqual(consumer.next()["taken"], 1)
+        goes_on.set()
+        self.assertEqual([counts.get(timeout=WAIT_SECONDS) for _ in range(2)], [2, 1])
         consumer.end()
 
 

@@ -461,8 +461,6 @@ static void answer(struct broker *broker, uint64_t token, bool is_acknowledged)
     verdict->token = token;
     verdict->is_acknowledged = is_acknowledged;
     pthread_mutex_lock(&broker->mutex);
-    CHECK(broker->in_flight > 0);
-    broker->in_flight--;
     list_push_back(&broker->verdicts, &verdict->link);
     wake(broker);
     pthread_mutex_unlock(&broker->mutex);
@@ -557,6 +555,8 @@ bool broker_next_verdict(struct broker *broker, uint64_t *ret_token, bool *ret_a
     pthread_mutex_lock(&broker->mutex);
     struct verdict *verdict = LIST_FIRST(&broker->verdicts, struct verdict, link);
     if (verdict != NULL) {
+        CHECK(broker->in_flight > 0);
+        broker->in_flight--;
         list_remove(&verdict->link);
     }
     pthread_mutex_unlock(&broker->mutex);

@@ -58,7 +58,7 @@ struct broker {
     bool is_stopping;
     bool is_paused;
     unsigned in_flight_max;
-    unsigned in_flight; /* given, and not answered */
+    unsigned in_flight; /* given, and the client has not taken an answer */
     struct list verdicts;
 
     struct list_node turn; /* of its client, under a mutex of all brokers */

@@ -208,9 +208,11 @@ static void give(struct client *client, const redisReply *entry)
     broker_give(client->broker, &message, fields);
 }
 
+/* More than were asked for are no Redis's. */
 static void give_all(struct client *client, const redisReply *entries)
 {
-    for (size_t i = 0; entries->type == REDIS_REPLY_ARRAY && i < entries->elements; i++) {
+    size_t count = entries->type == REDIS_REPLY_ARRAY ? entries->elements : 0;
+    for (size_t i = 0; i < count && !slots_are_full(&client->slots); i++) {
         give(client, entries->element[i]);
     }
 }
