@@ -83,7 +83,7 @@ void opcode_read_type(struct reader *reader)
     case 0x6f: /* externref */
         return;
     case 0x7b:
-        reader_unsupported(reader, "SIMD (v128)");
+        reader_unsupported(reader, "SIMD");
         return;
     case 0x69:
         reader_unsupported(reader, "exceptions");
