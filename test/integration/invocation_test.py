@@ -235,6 +235,8 @@ class CommandLine(unittest.TestCase):
         self.assertRegex(name, "^[0-9a-f]{32}$")
         node.cli("invocation", "wait", name)
         self.assertIn("succeeded", node.cli("invocation", "get", name))
+        kept = node.cli("fn", "invoke", "echo", "--async", "--keep", "1h", "--data", "x").strip()
+        self.assertEqual(json.loads(node.cli("invocation", "get", kept, "--output", "json"))["policy"]["keep_ms"], 3600000)
         lines = node.cli("fn", "invoke", "echo", "--async", "--data", "a\nb\n").strip()
         node.cli("invocation", "wait", lines)
         self.assertIn("answer          a?b\n", node.cli("invocation", "get", lines))

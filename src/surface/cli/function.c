@@ -223,8 +223,9 @@ static void print_verbose(const struct answer *answer)
 /* What is asked of a call that runs later has no effect on one that is waited for. */
 static int refuse_preferences(const struct arguments *arguments, struct error *err)
 {
-    static const char *const names[] = {"wait",    "idempotency-key", "retries",    "backoff",
-                                        "max-age", "on-success",      "on-failure", "timeout"};
+    static const char *const names[] = {"wait",       "idempotency-key", "retries",
+                                        "backoff",    "max-age",         "keep",
+                                        "on-success", "on-failure",      "timeout"};
     for (size_t i = 0; i < COUNT(names); i++) {
         if (flag_value(arguments, names[i]) != NULL) {
             return error_set(err, ERROR_INVALID, "--%s goes with --async", names[i]);

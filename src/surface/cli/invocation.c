@@ -118,8 +118,8 @@ static int wait_and_print(const struct arguments *arguments, const char *id, uin
 static int add_preferences(const struct arguments *arguments, struct buffer *prefer,
                            struct error *err)
 {
-    static const char *const names[] = {"retries", "backoff", "max-age", "on-success",
-                                        "on-failure"};
+    static const char *const names[] = {"retries", "backoff",    "max-age",
+                                        "keep",    "on-success", "on-failure"};
     buffer_append_string(prefer, "Prefer: respond-async");
     for (size_t i = 0; i < COUNT(names); i++) {
         const char *value = flag_value(arguments, names[i]);

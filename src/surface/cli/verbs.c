@@ -236,6 +236,7 @@ const struct verb cli_verbs[] = {
            {"backoff", 0, "DURATION", NULL,
             "With --async: before the first retry (default 1s), doubled for each."},
            {"max-age", 0, "DURATION", NULL, "With --async: given up after this (default 6h)."},
+           {"keep", 0, "DURATION", NULL, "With --async: how long its result is kept (24h)."},
            {"on-success", 0, "DESTINATION", NULL,
             "With --async: function:, queue: or stream:NAME gets the result."},
            {"on-failure", 0, "DESTINATION", NULL,
