@@ -370,6 +370,7 @@ static void finish_first(struct build *build)
     if (spread == 1) {
         build->is_prepared = true; /* spread_ended() comes */
     } else if (spread == 0 && service_is_owner(service)) {
+        routes_mark_stale(service); /* other nodes may hear of it first */
         write_ready(build);
     } else if (spread == 0) {
         /* The leader gives it to another node, or it is begun again here. */

@@ -6,6 +6,7 @@
  * replaced is freed when nobody has been reading at a moment after that: who begins later sees the
  * new one.
  */
+#include <inttypes.h>
 #include <sched.h>
 #include <stdio.h>
 #include <string.h>
@@ -112,14 +113,22 @@ static uint64_t timeout_of(const struct version_row *row)
     return timeout_ms;
 }
 
+static struct route *route_new(struct route_table *table)
+{
+    struct route *route = NEW(struct route);
+    route->next_made = table->made;
+    table->made = route;
+    return route;
+}
+
+/* What is built here can be called here by its number: that it is ready may be known to other
+ * nodes, which pass their calls on, before it is known here. */
 static void add_version(const struct version_row *row, void *context)
 {
     struct making *making = context;
     const struct local *local = map_get(&making->service->locals, row->key);
-    struct route *route = NEW(struct route);
-    route->next_made = making->table->made;
-    making->table->made = route;
-    if (strcmp(row->state, "ready") == 0 && local != NULL && local->target != NULL) {
+    struct route *route = route_new(making->table);
+    if (strcmp(row->state, "failed") != 0 && local != NULL && local->target != NULL) {
         route->target = instance_target_ref(local->target);
         route->timeout_ms = local->target->limits.timeout_ms;
     } else {
@@ -222,6 +231,17 @@ static bool add_holder(sqlite3_stmt *row, void *context)
     return true;
 }
 
+/* One of which nothing is ready, and not what can be called by a version's number alone. */
+static struct route *route_of_none(struct route_table *table, const struct route *newest)
+{
+    struct route *route = route_new(table);
+    route->problem = memory_format("version %" PRIu64 " is still being built", newest->version);
+    route->version = newest->version;
+    route->timeout_ms = newest->timeout_ms;
+    memcpy(route->key, newest->key, sizeof(route->key));
+    return route;
+}
+
 /* A function without `live`: its newest version tells what is the matter. */
 static bool add_function(sqlite3_stmt *row, void *context)
 {
@@ -231,7 +251,8 @@ static bool add_function(sqlite3_stmt *row, void *context)
         memory_format("%s:%lld", function, (long long)sqlite3_column_int64(row, 1));
     struct route *route = map_get(&table->routes, version);
     if (route != NULL && map_get(&table->routes, function) == NULL) {
-        map_set(&table->routes, function, route);
+        bool is_early = route->target != NULL && !route->is_ready;
+        map_set(&table->routes, function, is_early ? route_of_none(table, route) : route);
     }
     return true;
 }
