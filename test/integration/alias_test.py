@@ -108,3 +108,10 @@ class Aliases(unittest.TestCase):
                 cli("alias", "set", "which", "live", *words)
         with self.assertRaises(subprocess.CalledProcessError):
             cli("alias", "set", "which", "live", "v1=1", "v4=1", "--sticky", "moon:full")
+
+    def test_6_what_was_deleted_is_no_way_back(self):
+        cli("alias", "set", "which", "live", "4")
+        node.call("DELETE", "/v1/functions/which/versions/1")
+        with self.assertRaises(subprocess.CalledProcessError) as caught:
+            node.cli("fn", "rollback", "which", stderr=subprocess.PIPE)
+        self.assertIn("which:live pointed to version 1 before, which was deleted; blixard fn alias set", caught.exception.stderr)

@@ -293,6 +293,28 @@ static bool take_past(sqlite3_stmt *row, void *context)
     return past->rows < 2;
 }
 
+/* Versions of the past may be gone: that is told by what it was, not by what there is. */
+static int check_past(struct function_service *service, const char *project, const char *name,
+                      const char *alias_name, const struct function_alias *past, struct error *err)
+{
+    for (size_t i = 0; i < past->count; i++) {
+        struct version_row row;
+        struct error ignored = {0};
+        uint64_t number = past->parts[i].version;
+        int r = version_find(service, project, name, number, &row, &ignored);
+        if (r == -ERROR_NOT_FOUND) {
+            return error_set(err, ERROR_CONFLICT,
+                             "%s:%s pointed to version %" PRIu64
+                             " before, which was deleted; blixard fn alias set points it elsewhere",
+                             name, alias_name, number);
+        }
+        if (r == 0) {
+            version_row_done(&row);
+        }
+    }
+    return 0;
+}
+
 void function_rollback_alias(struct function_service *service, const char *project,
                              const char *name, const char *alias_name,
                              void (*done)(const struct error *error, uint64_t index, void *context),
@@ -318,6 +340,7 @@ void function_rollback_alias(struct function_service *service, const char *proje
         r = error_set(&err, ERROR_CONFLICT, "%s:%s has not pointed anywhere else before", name,
                       alias_name);
     }
+    r = r < 0 ? r : check_past(service, project, name, alias_name, &past.alias, &err);
     if (r < 0) {
         done(&err, 0, context);
         return;

@@ -117,8 +117,10 @@ int version_find(struct function_service *service, const char *project, const ch
                     "SELECT " VERSION_COLUMNS " FROM version WHERE key = ?", "t", key);
     if (r == 0 && row.key[0] == '\0') {
         return error_set(err, ERROR_NOT_FOUND,
-                         "function %s has no version %llu; the newest is %llu", name,
-                         (unsigned long long)number, (unsigned long long)last);
+                         number > 0 && number <= last
+                             ? "function %s has no version %llu any more; the newest was %llu"
+                             : "function %s has no version %llu; the newest is %llu",
+                         name, (unsigned long long)number, (unsigned long long)last);
     }
     *ret_row = row;
     return r;
