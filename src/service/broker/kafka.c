@@ -24,7 +24,7 @@ struct progress {
     int32_t partition;
     int64_t next; /* after the last one that was given; or the first one that came back */
     bool has_moved;
-    bool goes_back;
+    bool goes_back; /* to `next`: nothing is given until it has */
 };
 
 struct held {
@@ -171,10 +171,10 @@ static json_t *fields_of(const rd_kafka_message_t *message, const char **ret_typ
     return fields;
 }
 
-static void give(struct client *client, const rd_kafka_message_t *message)
+static void give(struct client *client, struct progress *progress,
+                 const rd_kafka_message_t *message)
 {
-    const char *topic = rd_kafka_topic_name(message->rkt);
-    struct progress *progress = progress_of(client, topic, message->partition);
+    const char *topic = progress->topic;
     char id[320];
     char type[128];
     char key[512];
@@ -234,16 +234,20 @@ static void commit(struct client *client, bool waits)
     rd_kafka_topic_partition_list_destroy(offsets);
 }
 
-/* What is delivered again, with all that follows it. */
-static void go_back(struct client *client, const struct progress *progress, int64_t offset)
+/* What is delivered again, with all that follows it.  False: what follows may still come first. */
+static bool go_back(struct client *client, const struct progress *progress)
 {
     rd_kafka_topic_partition_list_t *back = rd_kafka_topic_partition_list_new(1);
-    rd_kafka_topic_partition_list_add(back, progress->topic, progress->partition)->offset = offset;
+    rd_kafka_topic_partition_list_add(back, progress->topic, progress->partition)->offset =
+        progress->next;
     rd_kafka_error_t *error = rd_kafka_seek_partitions(client->kafka, back, SEEK_MS);
+    /* With another error the partition is another consumer's by now. */
+    bool is_late = error != NULL && rd_kafka_error_code(error) == RD_KAFKA_RESP_ERR__TIMED_OUT;
     if (error != NULL) {
-        rd_kafka_error_destroy(error); /* the partition is another consumer's by now */
+        rd_kafka_error_destroy(error);
     }
     rd_kafka_topic_partition_list_destroy(back);
+    return !is_late;
 }
 
 static void take_verdicts(struct client *client)
@@ -265,9 +269,8 @@ static void take_verdicts(struct client *client)
     {
         struct progress *progress = LIST_ITEM(node, struct progress, link);
         if (progress->goes_back && !broker_is_stopping(client->broker)) {
-            go_back(client, progress, progress->next);
+            progress->goes_back = !go_back(client, progress);
         }
-        progress->goes_back = false;
     }
 }
 
@@ -346,6 +349,21 @@ static void look(struct client *client)
     }
 }
 
+static void take(struct client *client, const rd_kafka_message_t *message)
+{
+    struct progress *progress =
+        progress_of(client, rd_kafka_topic_name(message->rkt), message->partition);
+    if (progress->goes_back) {
+        return; /* it comes again, after what is gone back for */
+    }
+    if (broker_room(client->broker) > 0) {
+        give(client, progress, message);
+    } else { /* it was on its way when the partitions were paused */
+        progress->next = message->offset;
+        progress->goes_back = true;
+    }
+}
+
 static void serve(struct client *client)
 {
     ask_broker(client, METADATA_MS);
@@ -355,13 +373,7 @@ static void serve(struct client *client)
         pause_when_full(client);
         rd_kafka_message_t *message = rd_kafka_consumer_poll(client->kafka, POLL_MS);
         if (message != NULL && message->err == RD_KAFKA_RESP_ERR_NO_ERROR) {
-            if (broker_room(client->broker) > 0) {
-                give(client, message);
-            } else { /* it was on its way when the partitions were paused */
-                struct progress *progress =
-                    progress_of(client, rd_kafka_topic_name(message->rkt), message->partition);
-                go_back(client, progress, message->offset);
-            }
+            take(client, message);
         } else if (message != NULL) {
             client->is_connected = false;
             broker_note_state(client->broker, false, "%s", rd_kafka_message_errstr(message));
