@@ -175,6 +175,13 @@ int error_check_range(const char *name, uint64_t value, uint64_t least, uint64_t
                          write_exactly(value, sizes[0]), write_exactly(least, sizes[1]),
                          write_exactly(most, sizes[2]));
     }
+    if (text_ends_with(name, "_ms")) {
+        char times[3][TEXT_SIZE_MAX];
+        return error_set(err, ERROR_INVALID, "%s is %s; it must be from %s to %s", name,
+                         text_write_duration_ms(value, times[0]),
+                         text_write_duration_ms(least, times[1]),
+                         text_write_duration_ms(most, times[2]));
+    }
     return error_set(err, ERROR_INVALID,
                      "%s is %" PRIu64 "; it must be from %" PRIu64 " to %" PRIu64, name, value,
                      least, most);

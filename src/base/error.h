@@ -60,7 +60,8 @@ bool error_kind_retry(enum error_kind kind);
 /* The kind called `name`, or ERROR_NONE. */
 enum error_kind error_kind_parse(const char *name);
 
-/* INVALID when a number that `name` stands for is not from `least` to `most`. */
+/* INVALID when a number that `name` stands for is not from `least` to `most`; those of a name that
+ * ends with _bytes or _ms are told as sizes and times. */
 int error_check_range(const char *name, uint64_t value, uint64_t least, uint64_t most,
                       struct error *err);
 

@@ -599,6 +599,16 @@ class Verbs(unittest.TestCase):
             self.assertEqual((status, out), (64, b""), errors)
             self.assertIn(said, errors)
 
+    def test_errors_of_the_node_name_flags_as_they_are_typed(self):
+        for words, said in ((("queue", "receive", "q", "--max", "1000"), "--max is 1 to 256"),
+                            (("trace", "list", "--since", "yesterday"), "--since yesterday is no time"),
+                            (("kv", "delete", "a", "b", "--if-revision", "x"), "--if-revision x is no number"),
+                            (("stream", "create", "s", "--retention-bytes", "1KiB"), "--retention-bytes is 1 MiB to 64 GiB"),
+                            (("fn", "deploy", "verbs", self.path, "--timeout", "0"), "--timeout is 0 ms; it must be from 1 ms to 15 min")):
+            status, _, errors = run(*words)
+            self.assertEqual(status, 64, errors)
+            self.assertIn(f"blixard: {said}", errors)
+
     def test_logs_show_and_follow(self):
         run("fn", "invoke", "verbs", "--data", "a")
         status, out, _ = run("fn", "logs", "verbs", "--tail", "1")

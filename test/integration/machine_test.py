@@ -313,7 +313,7 @@ class Refusals(Case):
                 (("vm", "import", "no-such-file"), "does not exist"),
                 (("vm", "create", "x", "--image", "small", "--cpus", "0"), "from 1 to 64"),
                 (("vm", "create", "x", "--image", "small", "--memory", "1XB"), "is no size (for example 512MiB)"),
-                (("vm", "create", "x", "--image", "small", "--memory", "2TiB"), "memory_bytes is 2 TiB; it must be from 64 MiB to 1 TiB"),
+                (("vm", "create", "x", "--image", "small", "--memory", "2TiB"), "--memory is 2 TiB; it must be from 64 MiB to 1 TiB"),
                 (("image", "import", "i", "--root", "/etc/passwd"), "archive"),
                 (("image", "import", "i", "--kernel", "/etc/passwd"), "bzImage")):
             self.assertIn(text, self.refused(*words), words)

@@ -144,7 +144,7 @@ class Claims:
         listed = json.loads(self.cli("secret", "list", "--output", "json"))["secrets"]
         self.assertIn(("shown", 2), [(each["name"], each["version"]) for each in listed])
         self.assertIn(b"shown", self.cli("secret", "list"))
-        self.assertIn(b"used by: function shows version 1", self.cli("secret", "show", "shown"))
+        self.assertIn(b"used by         function shows version 1", self.cli("secret", "show", "shown"))
         self.assertEqual(self.node.json("/v1/functions/shows/versions/1")["secrets"], {"A": "shown", "B": "shown"})
         self.assertEqual(self.node.request("GET", "/v1/secrets/shown?project=other")[0], 404)
 

@@ -81,8 +81,10 @@ void sql_free(struct sql_node *node)
 static struct sql_node *fail(struct parser *parser, const char *what)
 {
     if (parser->err->kind == ERROR_NONE) {
-        error_set(parser->err, ERROR_INVALID, "filter, at %zu: %s, not \"%.20s\"",
-                  (size_t)(parser->at - parser->start) + 1, what, parser->at);
+        bool is_end = parser->at[0] == '\0';
+        error_set(parser->err, ERROR_INVALID, "filter, at %zu: %s, not %s%.20s%s",
+                  (size_t)(parser->at - parser->start) + 1, what, is_end ? "the end" : "\"",
+                  parser->at, is_end ? "" : "\"");
     }
     return NULL;
 }

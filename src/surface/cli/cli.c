@@ -411,6 +411,54 @@ static bool is_for_each(const struct verb *verb)
     return rest != NULL && strcspn(verb->words, " [") == strlen(verb->words);
 }
 
+static const struct flag *find_named(const struct flag *flags, const char *name, size_t length)
+{
+    for (const struct flag *flag = flags; flag != NULL && flag->name != NULL; flag++) {
+        size_t same = 0;
+        while (same < length && (name[same] == '_' ? '-' : name[same]) == flag->name[same]) {
+            same++;
+        }
+        if (same == length && flag->name[length] == '\0') {
+            return flag;
+        }
+    }
+    return NULL;
+}
+
+/* Who typed --wait reads of --wait: not of "?wait=", "$.wait" or "wait_ms", as the API calls it. */
+static void name_flag(const struct verb *verb, const struct arguments *arguments, struct error *err)
+{
+    bool is_query = err->text[0] == '?';
+    bool is_field = text_starts_with(err->text, "$.");
+    const char *name = err->text + (is_query ? 1 : is_field ? 2 : 0);
+    size_t length = strspn(name, "abcdefghijklmnopqrstuvwxyz0123456789_");
+    const char *rest = name + length;
+    bool is_name = is_query || is_field || memchr(name, '_', length) != NULL; /* no English word */
+    const struct flag *flag = is_name ? find_named(verb->flags, name, length) : NULL;
+    static const char *const units[] = {"_ms", "_bytes"};
+    for (size_t i = 0; flag == NULL && i < sizeof(units) / sizeof(units[0]); i++) {
+        size_t unit = strlen(units[i]);
+        if (length > unit && strncmp(rest - unit, units[i], unit) == 0) {
+            flag = find_named(verb->flags, name, length - unit);
+        }
+    }
+    if (flag == NULL || strchr(".[", rest[0]) != NULL || flag_value(arguments, "file") != NULL) {
+        return; /* of a file, or deeper: it is called there as the API calls it */
+    }
+    MEMORY_OWNED char *text = memory_format("--%s%s%s", flag->name, rest[0] == '=' ? " " : "",
+                                            rest + (rest[0] == '=' ? 1 : 0));
+    snprintf(err->text, sizeof(err->text), "%s", text);
+}
+
+static int run_one(const struct verb *verb, const struct arguments *arguments, struct error *err)
+{
+    int r = verb->run(arguments, err);
+    if (r < 0) {
+        name_flag(verb, arguments, err);
+    }
+    return r;
+}
+
 /* What fails is told at once, and the others are done all the same. */
 static int run_for_each(const struct verb *verb, const struct arguments *arguments,
                         struct error *err)
@@ -422,7 +470,7 @@ static int run_for_each(const struct verb *verb, const struct arguments *argumen
         struct error error = {0};
         one.words[0] = arguments->words[i];
         one.word_count = 1;
-        if (verb->run(&one, &error) < 0) {
+        if (run_one(verb, &one, &error) < 0) {
             fflush(stdout);
             fprintf(stderr, "blixard: %s\n", text_make_printable(error.text, true));
             kind = kind == ERROR_NONE ? error.kind : kind;
@@ -458,7 +506,7 @@ static int run_verb(const struct verb *verb, struct arguments *arguments, struct
     }
     target_set_flags(arguments);
     return is_for_each(verb) && arguments->word_count > 1 ? run_for_each(verb, arguments, err)
-                                                          : verb->run(arguments, err);
+                                                          : run_one(verb, arguments, err);
 }
 
 /* Common flags may stand before the verb; then [NOUN] VERB. */

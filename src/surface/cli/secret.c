@@ -135,7 +135,8 @@ int verb_secret_show(const struct arguments *arguments, struct error *err)
     const json_t *used_by = json_object_get(document, "used_by");
     print_facts(document, facts, COUNT(facts));
     for (size_t i = 0; i < json_array_size(used_by); i++) {
-        printf("used by: %s\n", json_string_value(json_array_get(used_by, i)));
+        MEMORY_OWNED char *user = memory_copy_string(json_string_value(json_array_get(used_by, i)));
+        print_fact(i == 0 ? "used by" : "", user);
     }
     return r;
 }

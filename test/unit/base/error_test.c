@@ -45,3 +45,16 @@ TEST(error, a_text_that_is_too_long_is_cut_and_ended)
     error_wrap(&err, "%s", text);
     EXPECT(strlen(err.text) == ERROR_TEXT_MAX - 1);
 }
+
+/* In the units that people write: what is a byte too little is not rounded to what fits. */
+TEST(error, a_number_out_of_range_is_told_in_its_unit)
+{
+    struct error err = {0};
+    EXPECT(error_check_range("timeout_ms", 900000, 1, 900000, &err) == 0);
+    EXPECT(error_check_range("timeout_ms", 900001, 1, 900000, &err) == -ERROR_INVALID);
+    EXPECT_STRING(err.text, "timeout_ms is 900001 ms; it must be from 1 ms to 15 min");
+    EXPECT(error_check_range("memory_bytes", 65535, 65536, 1 << 30, &err) == -ERROR_INVALID);
+    EXPECT_STRING(err.text, "memory_bytes is 65535 bytes; it must be from 64 KiB to 1 GiB");
+    EXPECT(error_check_range("retries", 9, 0, 5, &err) == -ERROR_INVALID);
+    EXPECT_STRING(err.text, "retries is 9; it must be from 0 to 5");
+}
