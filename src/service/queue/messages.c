@@ -30,9 +30,8 @@ void queue_take_message(sqlite3_stmt *row, struct queue_message *ret_message)
         .priority = (unsigned)sqlite3_column_int64(row, 2),
         .receives = (uint64_t)sqlite3_column_int64(row, 3),
         .sent_ms = (uint64_t)sqlite3_column_int64(row, 4),
-        .died_ms = sqlite3_column_type(row, 12) != SQLITE_NULL
-            ? (uint64_t)sqlite3_column_int64(row, 5)
-            : 0,
+        .source = text_at(row, 12),
+        .died_ms = text_at(row, 12) != NULL ? (uint64_t)sqlite3_column_int64(row, 5) : 0,
         .visible_ms = (uint64_t)sqlite3_column_int64(row, 6),
     };
     if (claimed > 0) {
@@ -44,7 +43,6 @@ void queue_take_message(sqlite3_stmt *row, struct queue_message *ret_message)
 /* ---- Looking ---- */
 
 struct peek {
-    struct queue_service *service;
     void (*visit)(const struct queue_message *message, void *context);
     void *context;
 };
@@ -53,12 +51,8 @@ static bool peek_row(sqlite3_stmt *row, void *context)
 {
     const struct peek *peek = context;
     struct queue_message message;
-    struct queue_row source = {0};
     queue_take_message(row, &message);
     message.receipt[0] = '\0';
-    if (queue_find_number(peek->service, (uint64_t)sqlite3_column_int64(row, 12), &source)) {
-        message.source = source.name;
-    }
     peek->visit(&message, peek->context);
     return true;
 }
@@ -68,7 +62,7 @@ int queue_peek(struct queue_service *service, const char *project, const char *n
                void (*visit)(const struct queue_message *message, void *context), void *context,
                struct error *err)
 {
-    struct peek peek = {service, visit, context};
+    struct peek peek = {visit, context};
     struct queue_row row = {0};
     struct queue_row from = {0};
     int r = queue_find(service, project, name, &row, err);

@@ -88,9 +88,10 @@ void queue_sweep_start(struct queue_service *service);
 /* Columns of queue_message in the order that queue_take_message() wants, from 0 on. */
 #define QUEUE_MESSAGE_COLUMNS                                                          \
     "m.id, m.claimed, m.priority, m.receives, m.sent_ms, m.entered_ms, m.visible_ms, " \
-    "m.message_group, m.dedup, m.content_type, m.attributes, m.body, m.source"
+    "m.message_group, m.dedup, m.content_type, m.attributes, m.body, "                 \
+    "(SELECT s.name FROM queue s WHERE s.number = m.source)"
 struct sqlite3_stmt;
-/* Lent as long as the row is; `source` is not filled. */
+/* Lent as long as the row is. */
 void queue_take_message(sqlite3_stmt *row, struct queue_message *ret_message);
 
 #endif

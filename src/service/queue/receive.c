@@ -280,13 +280,14 @@ static bool take_held(sqlite3_stmt *row, void *context)
     struct queue_message *m = &held->message;
     queue_take_message(row, m);
     size_t size = m->length + room_for(m->content_type) + room_for(m->attributes) +
-        room_for(m->group) + room_for(m->dedup);
+        room_for(m->group) + room_for(m->dedup) + room_for(m->source);
     held->memory = memory_new(1, size + 1);
     char *at = held->memory;
     m->content_type = keep(&at, m->content_type);
     m->attributes = keep(&at, m->attributes);
     m->group = keep(&at, m->group);
     m->dedup = keep(&at, m->dedup);
+    m->source = keep(&at, m->source);
     memcpy(at, m->body, m->length);
     m->body = at;
     return false;

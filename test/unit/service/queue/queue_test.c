@@ -122,6 +122,9 @@ TEST(queue, what_was_received_too_often_is_a_dead_letter_and_can_be_brought_back
     EXPECT(scene_receive(&scene, "work", 1) == 0);
     EXPECT(scene_status(&scene, "work").depth == 0 && scene_status(&scene, "work").dead == 1);
     EXPECT(scene_status(&scene, "work").died == 1 && scene_status(&scene, "dead").depth == 1);
+    EXPECT(scene_receive(&scene, "dead", 1) == 1);
+    EXPECT_STRING(scene.got[0].source, "work");
+    EXPECT(scene_settle(&scene, "dead", QUEUE_RETURN, scene.got[0].receipt, 0) == ERROR_NONE);
     queue_redrive(scene.service, "default", "work", 0, scene_on_count, &scene);
     scene_wait(&scene);
     EXPECT(scene.error.kind == ERROR_NONE && scene.count == 1);

@@ -98,6 +98,8 @@ void scene_on_received(const struct error *error, const struct queue_message *me
         snprintf(got->receipt, sizeof(got->receipt), "%s", messages[i].receipt);
         snprintf(got->group, sizeof(got->group), "%s",
                  messages[i].group != NULL ? messages[i].group : "");
+        snprintf(got->source, sizeof(got->source), "%s",
+                 messages[i].source != NULL ? messages[i].source : "");
         snprintf(got->body, sizeof(got->body), "%.*s", (int)messages[i].length,
                  (const char *)messages[i].body);
     }

@@ -18,6 +18,7 @@ struct got {
     char receipt[QUEUE_RECEIPT_SIZE];
     char body[64];
     char group[32];
+    char source[32];
     uint64_t receives;
 };
 
