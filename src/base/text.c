@@ -202,6 +202,30 @@ const char *text_write_duration_ms(uint64_t ms, char ret_text[TEXT_SIZE_MAX])
     return ret_text;
 }
 
+const char *text_write_time_ms(uint64_t ms, char ret_text[TEXT_SIZE_MAX])
+{
+    static const struct {
+        const char *name;
+        uint64_t s;
+    } units[] = {{"days", 86400}, {"h", 3600}, {"min", 60}, {"s", 1}};
+    enum { COUNT = sizeof(units) / sizeof(units[0]) };
+    uint64_t s = ms / 1000;
+    size_t i = 0;
+    if (s < 10) {
+        return text_write_duration_ms(ms, ret_text);
+    }
+    while (s < 2 * units[i].s) {
+        i++; /* 100 s, not 1 min 40 s */
+    }
+    int used = snprintf(ret_text, TEXT_SIZE_MAX, "%" PRIu64 " %s", s / units[i].s, units[i].name);
+    uint64_t rest = i + 1 < COUNT ? s % units[i].s / units[i + 1].s : 0;
+    if (rest > 0) {
+        snprintf(ret_text + used, TEXT_SIZE_MAX - (size_t)used, " %" PRIu64 " %s", rest,
+                 units[i + 1].name);
+    }
+    return ret_text;
+}
+
 bool text_parse_rate(const char *string, uint64_t *ret_bytes)
 {
     enum { LENGTH_MAX = 40 };

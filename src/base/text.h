@@ -63,6 +63,10 @@ const char *text_write_size(uint64_t bytes, char ret_text[TEXT_SIZE_MAX]);
 /* A duration for people, whole: "1500 ms", "30 s", "5 min", "6 h", "14 days". */
 const char *text_write_duration_ms(uint64_t ms, char ret_text[TEXT_SIZE_MAX]);
 
+/* A time that was measured: as a duration up to 10 s, then "80 s", "18 min 58 s", "5 h 12 min",
+ * "3 days 4 h". */
+const char *text_write_time_ms(uint64_t ms, char ret_text[TEXT_SIZE_MAX]);
+
 /* Bytes per second: a size, with or without "/s" behind it. */
 bool text_parse_rate(const char *string, uint64_t *ret_bytes);
 

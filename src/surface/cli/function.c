@@ -58,8 +58,8 @@ int verb_fn_get(const struct arguments *arguments, struct error *err)
         {"wasm", "version.module_bytes", AS_BYTES},
         {"image", "version.image_bytes", AS_BYTES},
         {"snapshot", "version.snapshot_bytes", AS_BYTES},
-        {"build", "version.build_ms", AS_MS},
-        {"optimise", "version.optimize_ms", AS_MS},
+        {"build", "version.build_ms", AS_TIME},
+        {"optimise", "version.optimize_ms", AS_TIME},
         {"runtime", "version.runtime", AS_TEXT},
         {"machine image", "version.linux.image", AS_TEXT},
         {"runner", "version.linux.runner", AS_TEXT},
@@ -100,7 +100,7 @@ int verb_fn_versions(const struct arguments *arguments, struct error *err)
     static const struct column columns[] = {
         {"VERSION", "number", AS_TEXT},     {"STATE", "state", AS_TEXT},
         {"TIER", "tier", AS_TEXT},          {"LANGUAGE", "language", AS_TEXT},
-        {"WASM", "module_bytes", AS_BYTES}, {"BUILD", "build_ms", AS_MS},
+        {"WASM", "module_bytes", AS_BYTES}, {"BUILD", "build_ms", AS_TIME},
         {"CREATED", "created_at", AS_TEXT}, {"ERROR", "error", AS_TEXT},
     };
     MEMORY_OWNED char *target = request_target("functions", arguments->words[0], "/versions");

@@ -219,7 +219,7 @@ static void print_invocation(const json_t *invocation)
         {"updated", "updated_at", AS_TEXT},
     };
     static const struct column columns[] = {
-        {"STARTED", "started_at", AS_TEXT}, {"TIME", "duration_ms", AS_MS},
+        {"STARTED", "started_at", AS_TEXT}, {"TIME", "duration_ms", AS_TIME},
         {"FUNCTION", "function", AS_TEXT},  {"STATUS", "status", AS_TEXT},
         {"TRACE", "trace", AS_TEXT},        {"ERROR", "error", AS_TEXT},
     };

@@ -421,7 +421,7 @@ static const struct column machine_facts[] = {
     {"user", "user", AS_TEXT},
     {"kernel", "kernel", AS_TEXT},
     {"agent", "agent", AS_TEXT},
-    {"cpu time", "cpu_ms", AS_MS},
+    {"cpu time", "cpu_ms", AS_TIME},
     {"resident", "resident_bytes", AS_BYTES},
     {"restarts", "restarts", AS_TEXT},
     {"started", "started_at", AS_TEXT},

@@ -286,7 +286,7 @@ static void print_report(const json_t *report)
         {"IMAGE", "image_bytes", AS_BYTES},
         {"TEXT", "text_bytes", AS_BYTES},
         {"SNAPSHOT", "snapshot_bytes", AS_BYTES},
-        {"COMPILED IN", "compile_ms", AS_MS},
+        {"COMPILED IN", "compile_ms", AS_TIME},
         {"CALL", "call", AS_TEXT},
     };
     JSON_OWNED json_t *rows = json_deep_copy(json_object_get(report, "code"));

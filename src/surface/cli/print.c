@@ -187,6 +187,8 @@ static void format_cell(const json_t *row, const struct column *column, char *re
             text_write_size(number, ret_text);
         } else if (column->as == AS_MS) {
             text_write_duration_ms(number, ret_text);
+        } else if (column->as == AS_TIME) {
+            text_write_time_ms(number, ret_text);
         } else {
             snprintf(ret_text, CELL_MAX, "%" PRIu64, number);
         }

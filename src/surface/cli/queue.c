@@ -68,7 +68,7 @@ int verb_queue_list(const struct arguments *arguments, struct error *err)
         {"READY", "ready", AS_TEXT},
         {"IN FLIGHT", "in_flight", AS_TEXT},
         {"DELAYED", "delayed", AS_TEXT},
-        {"OLDEST", "oldest_age_ms", AS_MS},
+        {"OLDEST", "oldest_age_ms", AS_TIME},
         {"DEAD", "dead", AS_TEXT},
         {"DEAD LETTERS", "dead_letter", AS_TEXT},
     };
@@ -86,7 +86,7 @@ int verb_queue_get(const struct arguments *arguments, struct error *err)
         {"delayed", "delayed", AS_TEXT},
         {"blocked", "blocked", AS_TEXT},
         {"size", "bytes", AS_BYTES},
-        {"oldest", "oldest_age_ms", AS_MS},
+        {"oldest", "oldest_age_ms", AS_TIME},
         {"dead", "dead", AS_TEXT},
         {"sent", "sent", AS_TEXT},
         {"acked", "acked", AS_TEXT},

@@ -108,6 +108,31 @@ TEST(text, durations_are_written_for_people)
     EXPECT_STRING(text_write_duration_ms(UINT64_MAX, text), "18446744073709551615 ms");
 }
 
+TEST(text, times_that_were_measured_are_written_in_two_units)
+{
+    static const struct {
+        uint64_t ms;
+        const char *text;
+    } times[] = {
+        {0, "0 ms"},
+        {9999, "9999 ms"},
+        {10000, "10 s"},
+        {119999, "119 s"},
+        {120000, "2 min"},
+        {1138570, "18 min 58 s"},
+        {7199999, "119 min 59 s"},
+        {7260000, "2 h 1 min"},
+        {172799999, "47 h 59 min"},
+        {172800000, "2 days"},
+        {UINT64_C(277200000), "3 days 5 h"},
+        {UINT64_MAX, "213503982334 days 14 h"},
+    };
+    char text[TEXT_SIZE_MAX];
+    for (size_t i = 0; i < sizeof(times) / sizeof(times[0]); i++) {
+        EXPECT_STRING(text_write_time_ms(times[i].ms, text), times[i].text);
+    }
+}
+
 TEST(text, sizes_and_durations_take_units)
 {
     uint64_t value = 0;
