@@ -2,6 +2,7 @@
 import contextlib
 import json
 import pathlib
+import socket
 import subprocess
 import tempfile
 import threading
@@ -213,6 +214,19 @@ class Queues(Case):
         self.until(lambda: len(self.dead()) == 4, "four dead letters")
         self.assertEqual(self.look()["delivered"], 0)
         self.assertIn("name what is no event of the batch", self.look()["last_error"])
+
+    def test_a_message_is_not_for_a_receiver_that_has_just_gone(self):
+        self.cli("queue", "create", self.name)
+        with socket.create_connection(self.node.api.rsplit(":", 1)) as receiver:
+            body = b'{"wait":"20s"}'
+            receiver.sendall(b"POST /v1/queues/%s/receive HTTP/1.1\r\nHost: %s\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s"
+                             % (self.name.encode(), self.node.api.encode(), len(body), body))
+            self.node.get(f"/v1/queues/{self.name}")  # what was said before it has been read
+            receiver.setblocking(False)
+            self.assertRaises(BlockingIOError, receiver.recv, 1)  # it waits
+        self.node.call("POST", f"/v1/queues/{self.name}/messages", {"messages": [{"body": "mine"}]})
+        got = json.loads(self.node.call("POST", f"/v1/queues/{self.name}/receive", {"wait": "10s"}))["messages"]
+        self.assertEqual([message["body"] for message in got], ["mine"])
 
     def test_groups_are_kept_in_order(self):
         self.cli("queue", "create", self.name, "--fifo")

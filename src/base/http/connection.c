@@ -480,7 +480,8 @@ static void take_input(struct connection *connection, size_t got)
 
 static void take_eof(struct connection *connection)
 {
-    if (connection->lingering) {
+    bool is_needed = connection->exchange != NULL && connection->exchange->needs_client;
+    if (connection->lingering || is_needed) {
         connection_close(connection);
         return;
     }

@@ -107,6 +107,7 @@ struct http_exchange {
     const char *upgrade;  /* lent while the head is written: the protocol; or NULL */
     bool until_close;     /* HTTP/1.0: only the end tells the end */
     bool has_no_body;     /* 1xx, 204, 304 */
+    bool needs_client;    /* who ends its half is gone */
     bool is_patient;      /* no time limit waits for the request's body */
     uint64_t answer_left; /* of an announced length */
     size_t write_high;

@@ -502,6 +502,11 @@ void http_exchange_converse(struct http_exchange *exchange, int status)
     http_exchange_begin(exchange, status, UINT64_MAX);
 }
 
+void http_exchange_need_client(struct http_exchange *exchange)
+{
+    exchange->needs_client = true;
+}
+
 bool http_exchange_upgrade(struct http_exchange *exchange, const char *protocol)
 {
     if (!http_exchange_can_upgrade(exchange)) {

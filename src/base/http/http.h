@@ -219,6 +219,10 @@ bool http_exchange_has_begun(const struct http_exchange *exchange);
 void http_exchange_on(struct http_exchange *exchange, void (*on_drain)(void *context),
                       void (*on_close)(void *context), void *context);
 
+/* From now on a client of HTTP/1.1 that ends its own half counts as gone at once, without that
+ * second: for an answer that is given once, and would be lost with it. */
+void http_exchange_need_client(struct http_exchange *exchange);
+
 struct http_exchange *http_exchange_ref(struct http_exchange *exchange);
 void http_exchange_unref(struct http_exchange *exchange);
 

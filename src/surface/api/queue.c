@@ -379,6 +379,7 @@ static void receive(struct request *request, const json_t *body)
     request->state = queue_receive_new(queues_of(request), request->project, request->parameters[0],
                                        &options, on_received, request);
     request->stop = leave;
+    http_exchange_need_client(request->exchange); /* a message is not for one who is gone */
     http_exchange_on(request->exchange, NULL, on_close, request);
 }
 
