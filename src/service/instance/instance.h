@@ -232,7 +232,7 @@ void instance_want(struct instance_service *service, struct instance_target *tar
 void instance_expect(struct instance_service *service, struct instance_target *target,
                      bool is_known, unsigned count);
 
-/* What a function had since this was asked before. */
+/* What a version of a function had since this was asked before. */
 struct instance_load {
     char *project;
     char *function;

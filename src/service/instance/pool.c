@@ -425,11 +425,12 @@ struct taking {
     void *context;
 };
 
-static void take_load(const char *name, void *value, void *context)
+static void take_load(const char *key, void *value, void *context)
 {
     struct pool_function *function = value;
     const struct taking *taking = context;
-    taking->visit(name, function->peak, function->calls, taking->context);
+    (void)key;
+    taking->visit(function->name, function->peak, function->calls, taking->context);
     function->peak = function->queued + function->running;
     function->calls = 0;
 }

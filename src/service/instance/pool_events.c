@@ -57,7 +57,7 @@ int pool_arrive(struct pool *pool, struct pool_call *call, const struct pool_req
     if (r < 0) {
         return r;
     }
-    struct pool_function *function = pool_function_find(pool, request->function);
+    struct pool_function *function = pool_function_find(pool, request);
     struct pool_image *image = pool_image_find(pool, request);
     pool->now_ms = now_ms;
     function->concurrency_max = request->concurrency_max;
@@ -322,7 +322,7 @@ static void drop_idle_functions(struct pool *pool)
         if (pool->arrived == function) {
             pool->arrived = NULL;
         }
-        map_remove(&pool->functions, function->name);
+        map_remove(&pool->functions, function->key);
         pool_free_function(NULL, function, NULL);
     }
 }

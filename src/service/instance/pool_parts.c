@@ -7,6 +7,7 @@
 
 #include "base/check.h"
 #include "base/memory.h"
+#include "base/text.h"
 
 struct pool *pool_new(const struct pool_options *options)
 {
@@ -40,6 +41,7 @@ void pool_free_function(const char *name, void *value, void *context)
     (void)name;
     (void)context;
     struct pool_function *function = value;
+    free(function->key);
     free(function->name);
     free(function);
 }
@@ -122,14 +124,30 @@ struct pool_call *pool_function_head(const struct pool_function *function)
     return LIST_FIRST(&function->queue, struct pool_call, link);
 }
 
-struct pool_function *pool_function_find(struct pool *pool, const char *name)
+enum { NAME_MAX_BYTES = 63, KEY_SIZE = NAME_MAX_BYTES + 1 + TEXT_U64_SIZE + 1 };
+
+/* NAME:VERSION; each call asks: no printf(). */
+static void write_key(const struct pool_request *request, char ret_key[KEY_SIZE])
 {
-    struct pool_function *function = map_get(&pool->functions, name);
+    size_t length = strlen(request->function);
+    CHECK(length <= NAME_MAX_BYTES);
+    memcpy(ret_key, request->function, length);
+    ret_key[length++] = ':';
+    length += text_write_u64(request->version, ret_key + length);
+    ret_key[length] = '\0';
+}
+
+struct pool_function *pool_function_find(struct pool *pool, const struct pool_request *request)
+{
+    char key[KEY_SIZE];
+    write_key(request, key);
+    struct pool_function *function = map_get(&pool->functions, key);
     if (function == NULL) {
         function = NEW(struct pool_function);
-        function->name = memory_copy_string(name);
+        function->key = memory_copy_string(key);
+        function->name = memory_copy_string(request->function);
         list_init(&function->queue);
-        map_set(&pool->functions, name, function);
+        map_set(&pool->functions, key, function);
     }
     return function;
 }

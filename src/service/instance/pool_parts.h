@@ -60,7 +60,9 @@ struct pool_slot {
     uint64_t idle_ms; /* since when */
 };
 
+/* A version of a function: what it may run at once is its own, and so is its queue. */
 struct pool_function {
+    char *key;
     char *name;
     struct list queue;
     struct list_node ring_link;
@@ -74,7 +76,7 @@ struct pool_function {
 struct pool {
     struct pool_options options;
     struct pool_runner runners[POOL_RUNNERS_MAX];
-    struct map functions;
+    struct map functions; /* by NAME and version */
     struct map images;    /* id -> first variant */
     struct list ring;     /* functions that wait and may run, the next one first */
     struct list prepares; /* calls of pool_prepare() */
@@ -128,7 +130,7 @@ bool pool_has_room(const struct pool *pool);
 bool pool_function_may_run(const struct pool_function *function);
 void pool_ring_update(struct pool *pool, struct pool_function *function);
 struct pool_call *pool_function_head(const struct pool_function *function);
-struct pool_function *pool_function_find(struct pool *pool, const char *name);
+struct pool_function *pool_function_find(struct pool *pool, const struct pool_request *request);
 struct pool_image *pool_image_find(struct pool *pool, const struct pool_request *request);
 struct pool_image *pool_image_look(const struct pool *pool, const struct pool_request *request);
 bool pool_image_is_full(const struct pool_image *image);

@@ -93,6 +93,24 @@ TEST(instance_pool, respects_concurrency_max_and_the_order_of_calls)
     world_free(world);
 }
 
+TEST(instance_pool, versions_have_a_concurrency_and_a_queue_of_their_own)
+{
+    struct world *world = world_new(4, 1);
+    struct wish one = {.function = 1, .version = 1, .concurrency_max = 1, .queue_max = 9};
+    struct wish two = {.function = 1, .version = 2, .queue_max = 9};
+    struct call *calls[4] = {arrive(world, one), arrive(world, two), arrive(world, one)};
+    EXPECT(calls[0]->state == CALL_RUNNING && calls[1]->state == CALL_RUNNING);
+    EXPECT(calls[2]->state == CALL_WAITING);
+    calls[2]->function = 2; /* the world looks at the order in a function */
+    calls[3] = arrive(world, two);
+    EXPECT(calls[3]->state == CALL_RUNNING && calls[2]->state == CALL_WAITING);
+    finish(world, calls[1]);
+    EXPECT(calls[2]->state == CALL_WAITING);
+    finish(world, calls[0]);
+    EXPECT(calls[2]->state == CALL_RUNNING);
+    world_free(world);
+}
+
 TEST(instance_pool, refuses_the_call_after_queue_max)
 {
     struct world *world = world_new(1, 1);
