@@ -14,7 +14,7 @@
 
 #include "base/check.h"
 #include "base/error.h"
-#include "base/http/h2.h"
+#include "base/http/mux.h"
 #include "base/loop/loop.h"
 #include "base/memory.h"
 #include "base/stream/stream.h"
@@ -409,15 +409,15 @@ static void on_dialled(struct stream *stream, const struct error *error, void *c
     connection->dial = NULL;
     client->dialling--;
     if (error != NULL) {
-        if (client->offers_h2 && list_is_empty(&client->shared)) {
+        if (client->offers_mux && list_is_empty(&client->shared)) {
             fail_waiting(client, error);
         }
         fail_with(connection, error);
         return;
     }
     connection->stream = stream;
-    client->lacks_h2 = client->offers_h2 && strcmp(stream_protocol(stream), "h2") != 0;
-    if (client->offers_h2 && !client->lacks_h2) {
+    client->lacks_mux = client->offers_mux && strcmp(stream_protocol(stream), MUX_PROTOCOL) != 0;
+    if (client->offers_mux && !client->lacks_mux) {
         connection->call = NULL;
         client_share(connection);
         if (call != NULL) {
@@ -436,7 +436,7 @@ static void connect_new(struct http_client *client, struct http_call *call)
 {
     const struct stream_dial_options options = {
         .tls = client->options.tls,
-        .protocols = client->offers_h2    ? "h2 http/1.1"
+        .protocols = client->offers_mux   ? MUX_PROTOCOL " http/1.1"
             : client->options.tls != NULL ? "http/1.1"
                                           : NULL,
         .server_name = client->server_name,
@@ -454,7 +454,7 @@ static void connect_new(struct http_client *client, struct http_call *call)
 /* May this call have a connection of its own, or does it wait for one that is shared? */
 static bool may_connect(const struct http_client *client)
 {
-    bool will_share = client->offers_h2 && !client->lacks_h2 && client->dialling > 0;
+    bool will_share = client->offers_mux && !client->lacks_mux && client->dialling > 0;
     return !will_share && client->connections < client->options.connections_max;
 }
 
@@ -491,7 +491,7 @@ static void break_off(struct http_call *call, const struct error *error)
 {
     if (call->stream != NULL) {
         call->was_sent = http_call_was_sent(call);
-        h2_call_cancel(call->stream);
+        mux_call_cancel(call->stream);
         call->stream = NULL;
         call->connection = NULL;
         client_finish_call(call, error);
@@ -546,7 +546,7 @@ int http_client_new(struct loop *loop, const char *address,
     if (client->options.head_bytes_max == 0) {
         client->options.head_bytes_max = HEAD_BYTES_MAX;
     }
-    client->offers_h2 = client->options.http2 && client->options.tls != NULL;
+    client->offers_mux = client->options.is_to_node && client->options.tls != NULL;
     list_init(&client->idle);
     list_init(&client->shared);
     list_init(&client->fresh);
@@ -717,7 +717,7 @@ bool http_call_write(struct http_call *call, const void *bytes, size_t length)
 {
     CHECK(call->is_streaming && !call->is_finished);
     if (call->stream != NULL) {
-        return h2_call_write(call->stream, bytes, length);
+        return mux_call_write(call->stream, bytes, length);
     }
     if (!has_own_stream(call)) {
         buffer_append(&call->streamed, bytes, length); /* how it is framed will be known then */
@@ -735,7 +735,7 @@ void http_call_finish(struct http_call *call)
     CHECK(call->is_streaming && !call->is_finished);
     call->is_finished = true;
     if (call->stream != NULL) {
-        h2_call_finish(call->stream);
+        mux_call_finish(call->stream);
     } else if (has_own_stream(call)) {
         buffer_append(&call->connection->out, "0\r\n\r\n", call->is_chunked ? 5 : 0);
         flush(call->connection);
@@ -744,7 +744,7 @@ void http_call_finish(struct http_call *call)
 
 bool http_call_was_sent(const struct http_call *call)
 {
-    return call->was_sent || (call->stream != NULL && h2_call_was_sent(call->stream));
+    return call->was_sent || (call->stream != NULL && mux_call_was_sent(call->stream));
 }
 
 struct text http_call_field(const struct http_call *call, const char *name)
@@ -769,7 +769,7 @@ void http_call_pause(struct http_call *call)
 {
     call->paused = true;
     if (call->stream != NULL) {
-        h2_call_pause(call->stream);
+        mux_call_pause(call->stream);
     } else if (call->connection != NULL) {
         watch(call->connection);
     }
@@ -779,7 +779,7 @@ void http_call_resume(struct http_call *call)
 {
     call->paused = false;
     if (call->stream != NULL) {
-        h2_call_resume(call->stream);
+        mux_call_resume(call->stream);
     } else if (call->connection != NULL) {
         watch(call->connection);
         process(call->connection);

@@ -7,15 +7,15 @@
 #include "base/http/http.h"
 #include "base/list.h"
 
-struct h2_call;
-struct h2_client;
+struct mux_call;
+struct mux;
 
 struct client_connection {
     struct list_node link; /* in idle or shared */
     struct http_client *client;
     struct stream_dial *dial; /* until there is a stream */
     struct stream *stream;
-    struct h2_client *h2;   /* shared by many calls; `call` is NULL then */
+    struct mux *mux;        /* shared by many calls; `call` is NULL then */
     struct http_call *call; /* NULL: idle, or closing */
     struct buffer in;
     struct buffer out;
@@ -31,9 +31,9 @@ struct http_call {
     struct list_node link; /* in fresh, waiting or running */
     struct http_client *client;
     struct client_connection *connection;
-    struct h2_call *stream; /* on a shared connection */
-    struct buffer request;  /* head and, when whole, body: kept for a second try */
-    struct buffer streamed; /* written before there is a connection */
+    struct mux_call *stream; /* on a shared connection */
+    struct buffer request;   /* head and, when whole, body: kept for a second try */
+    struct buffer streamed;  /* written before there is a connection */
     bool is_streaming;
     bool is_chunked;
     bool is_finished; /* the streamed body */
@@ -67,9 +67,9 @@ struct http_client {
     char *identity;
     struct http_client_options options; /* its texts are the two above */
     struct list idle;
-    struct list shared; /* connections of HTTP/2 */
-    bool offers_h2;
-    bool lacks_h2; /* the server chose HTTP/1.1 */
+    struct list shared; /* connections */
+    bool offers_mux;
+    bool lacks_mux; /* the server chose HTTP/1.1 */
     size_t dialling;
     struct loop_timer *tick; /* of the shared connections, or NULL */
     struct list fresh;       /* calls made in this turn of the loop */
@@ -86,8 +86,8 @@ void client_repeat_call(struct http_call *call); /* it is not on a connection an
 void client_drop(struct client_connection *connection);
 void client_start_waiting(struct http_client *client);
 
-/* client_h2.c: connections that calls share */
-void client_share(struct client_connection *connection); /* which has a stream that speaks h2 */
+/* client_mux.c: connections that calls share */
+void client_share(struct client_connection *connection); /* whose stream speaks it */
 void client_unshare(struct client_connection *connection);
 struct client_connection *client_shared_with_room(struct http_client *client); /* or NULL */
 void client_send_shared(struct client_connection *connection, struct http_call *call);

@@ -13,7 +13,7 @@
 
 #include "base/check.h"
 #include "base/error.h"
-#include "base/http/h2.h"
+#include "base/http/mux.h"
 #include "base/loop/loop.h"
 #include "base/memory.h"
 
@@ -69,11 +69,13 @@ void connection_close(struct connection *connection)
     }
     connection->closing = true;
     struct http_exchange *exchange = connection->exchange;
-    bool is_busy =
-        exchange != NULL || (connection->h2 != NULL && h2_server_streams(connection->h2) > 0);
+    bool is_busy = exchange != NULL ||
+        (connection->many != NULL && connection->many->count(connection->ends) > 0);
     bool is_orderly = !is_busy && connection_waiting(connection) == 0;
-    h2_server_free(connection->h2);
-    connection->h2 = NULL;
+    if (connection->many != NULL) {
+        connection->many->free(connection->ends);
+        connection->many = NULL;
+    }
     connection->exchange = NULL;
     bool must_reset = false;
     if (exchange != NULL) {
@@ -111,8 +113,8 @@ static void go_on_writing(struct connection *connection)
     if (connection->closing) {
         return;
     }
-    if (connection->h2 != NULL) {
-        h2_server_flush(connection->h2);
+    if (connection->many != NULL) {
+        connection->many->flush(connection->ends, loop_now_ms(connection->server->loop));
     }
     struct http_exchange *exchange = connection->exchange;
     if (exchange != NULL && exchange->wants_drain && !exchange->ended &&
@@ -214,6 +216,15 @@ static size_t write_at_once(struct connection *connection, const void *bytes, si
     connection->silent_since_ms = loop_now_ms(connection->server->loop);
     buffer_consume(out, of_out);
     return (size_t)wrote - of_out;
+}
+
+void connection_append(struct connection *connection, const void *bytes, size_t length)
+{
+    CHECK(connection->stream != NULL && connection->out.used == 0);
+    if (!connection->closing) {
+        connection->server->counters.bytes_out += length;
+        stream_append(connection->stream, bytes, length);
+    }
 }
 
 void connection_write(struct connection *connection, const void *bytes, size_t length)
@@ -397,8 +408,9 @@ static void end_connection(struct connection *connection)
 /* At the end of what the peer said: the rest of a request that is none will not come. */
 static bool is_worth_finishing(struct connection *connection)
 {
-    if (connection->h2 != NULL) {
-        connection->close_after = connection->close_after || h2_server_streams(connection->h2) == 0;
+    if (connection->many != NULL) {
+        connection->close_after =
+            connection->close_after || connection->many->count(connection->ends) == 0;
     } else if (connection->exchange == NULL) {
         connection->in.used = 0;
         connection->close_after = true;
@@ -415,7 +427,7 @@ void connection_process(struct connection *connection)
     }
     connection->processing = true;
     bool progress = true;
-    while (progress && !connection->closing && connection->h2 == NULL) {
+    while (progress && !connection->closing && connection->many == NULL) {
         if (connection->exchange != NULL) {
             h1_feed(connection->exchange);
             progress =
@@ -426,8 +438,8 @@ void connection_process(struct connection *connection)
             progress = take_head(connection);
         }
     }
-    if (connection->h2 != NULL) {
-        connection_process_h2(connection);
+    if (connection->many != NULL) {
+        connection_process_many(connection);
     }
     connection->processing = false;
     loop_give_back(connection->server->loop, &connection->in);
@@ -438,7 +450,7 @@ void connection_process(struct connection *connection)
     if (connection->closing) {
         return;
     }
-    if (connection->h2 == NULL && connection->exchange == NULL && connection->server->draining &&
+    if (connection->many == NULL && connection->exchange == NULL && connection->server->draining &&
         connection->in.used == 0) {
         connection->close_after = true;
     }
@@ -508,9 +520,9 @@ static void on_read(uv_stream_t *stream, ssize_t got, const uv_buf_t *buffer)
 static void on_stream_data(const void *bytes, size_t length, void *context)
 {
     struct connection *connection = context;
-    if (connection->h2 != NULL && !connection->lingering) {
+    if (connection->many != NULL && !connection->lingering) {
         connection->server->counters.bytes_in += length;
-        connection_receive_h2(connection, bytes, length);
+        connection_receive_many(connection, bytes, length);
         return;
     }
     loop_lend(connection->server->loop, &connection->in);
@@ -577,8 +589,8 @@ void connection_tick(struct connection *connection, uint64_t now_ms)
         now_ms - connection->silent_since_ms > EOF_MS;
     if (stuck || gone) {
         connection_close(connection);
-    } else if (connection->h2 != NULL && !connection->lingering) {
-        h2_server_tick(connection->h2, now_ms);
+    } else if (connection->many != NULL && !connection->lingering) {
+        connection->many->tick(connection->ends, now_ms);
     } else if (connection->deadline_ms != 0 && now_ms >= connection->deadline_ms) {
         connection->deadline_ms = 0;
         on_late(connection);
@@ -589,8 +601,8 @@ void connection_tick(struct connection *connection, uint64_t now_ms)
 
 void connection_drain(struct connection *connection)
 {
-    if (connection->h2 != NULL) {
-        h2_server_drain(connection->h2);
+    if (connection->many != NULL) {
+        connection->many->drain(connection->ends);
     } else if (connection->exchange == NULL && connection_waiting(connection) == 0) {
         connection_close(connection);
     } else if (connection->exchange == NULL || !connection->exchange->begun) {
@@ -616,8 +628,8 @@ static void begin(struct connection *connection)
 {
     struct http_server *server = connection->server;
     bool is_too_many = server->counters.connections_open > server->options.connections_max;
-    if (connection->h2 != NULL && (is_too_many || server->draining)) {
-        h2_server_drain(connection->h2);
+    if (connection->many != NULL && (is_too_many || server->draining)) {
+        connection->many->drain(connection->ends);
     } else if (is_too_many || server->draining) {
         refuse(connection, 503);
         connection->is_cut = false; /* beyond the limit nobody lingers */
@@ -665,6 +677,12 @@ void connection_adopt(struct http_server *server, struct stream *owned_stream)
     stream_start(owned_stream, &events, connection);
     if (strcmp(stream_protocol(owned_stream), "h2") == 0) {
         connection_begin_h2(connection);
+    } else if (strcmp(stream_protocol(owned_stream), MUX_PROTOCOL) == 0) {
+        connection_begin_mux(connection);
+        if (stream_peer(owned_stream) == NULL) {
+            connection_close(connection); /* a visitor, not a node */
+            return;
+        }
     }
     begin(connection);
 }

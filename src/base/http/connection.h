@@ -12,8 +12,8 @@
 #include "base/stream/stream.h"
 
 struct connection;
-struct h2_server;
 struct h2_stream;
+struct mux_stream;
 
 struct http_server {
     struct loop *loop;
@@ -40,8 +40,8 @@ struct http_server {
 enum body_kind { BODY_NONE, BODY_LENGTH, BODY_CHUNKED, BODY_RAW };
 
 /*
- * What carries an exchange: a connection of HTTP/1.1 or a stream of HTTP/2.  Called only while the
- * exchange has it; after flush, end and abort the exchange may be gone.
+ * What carries an exchange: a connection of HTTP/1.1 or a stream of one that has many.  Called only
+ * while the exchange has it; after flush, end and abort the exchange may be gone.
  */
 struct exchange_carrier {
     void (*take_body)(struct http_exchange *exchange); /* reading began, or goes on */
@@ -59,6 +59,7 @@ struct http_exchange {
     const struct exchange_carrier *carrier; /* NULL: gone, or the answer has ended */
     struct connection *connection;          /* HTTP/1.1 */
     struct h2_stream *stream;               /* HTTP/2 */
+    struct mux_stream *mux_stream;          /* between nodes */
     struct loop *loop;
     unsigned references;
 
@@ -118,6 +119,16 @@ struct http_exchange {
     void *context;
 };
 
+/* A protocol whose connections carry many exchanges at a time; `ends` is our end of it. */
+struct multiplexer {
+    void (*receive)(void *ends, const void *bytes, size_t length, uint64_t now_ms);
+    void (*flush)(void *ends, uint64_t now_ms); /* there is room again */
+    void (*tick)(void *ends, uint64_t now_ms);  /* a few times a second: time limits */
+    void (*drain)(void *ends);                  /* no exchange after those in flight */
+    size_t (*count)(const void *ends);          /* in flight */
+    void (*free)(void *ends);
+};
+
 struct connection {
     struct list_node link;
     struct http_server *server;
@@ -143,7 +154,8 @@ struct connection {
     bool at_eof;      /* half-closed by the peer, or all of it is gone: that looks the same */
     uint64_t silent_since_ms; /* at_eof: when it was seen, or when something was written last */
     uv_shutdown_t shutdown;
-    struct h2_server *h2; /* speaks HTTP/2: what follows is HTTP/1.1's */
+    const struct multiplexer *many; /* or NULL: what follows is HTTP/1.1's */
+    void *ends;
     struct http_exchange *exchange;
     struct http_exchange *spare;
     size_t requests;
@@ -166,6 +178,9 @@ void connection_process(struct connection *connection);
 void connection_flush(struct connection *connection);
 /* More to be flushed: copied, but for what the socket or TLS takes at once of what is large. */
 void connection_write(struct connection *connection, const void *bytes, size_t length);
+/* The same, with TLS, of something that a connection_write() ends before the turn does: large
+ * pieces are enciphered from where they are. */
+void connection_append(struct connection *connection, const void *bytes, size_t length);
 void connection_close(struct connection *connection);
 void connection_drain(struct connection *connection); /* no request after those in flight */
 size_t connection_waiting(const struct connection *connection);
@@ -175,15 +190,19 @@ void connection_tick(struct connection *connection, uint64_t now_ms); /* time li
 extern const struct exchange_carrier h1_carrier;
 void h1_feed(struct http_exchange *exchange); /* what has been received, as far as it is wanted */
 
-/* h2_connection.c: connections that speak HTTP/2 */
+/* many.c: connections that carry many exchanges */
 void connection_begin_h2(struct connection *connection);
+void connection_begin_mux(struct connection *connection);
 /* Does what came begin as HTTP/2 does?  1: it does, 0: it may, -1: it does not. */
 int connection_sounds_like_h2(const struct connection *connection);
-void connection_process_h2(struct connection *connection); /* what was received */
-void connection_receive_h2(struct connection *connection, const void *bytes, size_t length);
+void connection_process_many(struct connection *connection); /* what was received */
+void connection_receive_many(struct connection *connection, const void *bytes, size_t length);
 
 /* h2_server.c */
 extern const struct exchange_carrier h2_carrier;
+
+/* mux_server.c */
+extern const struct exchange_carrier mux_carrier;
 
 /* exchange.c */
 struct http_exchange *exchange_new(struct http_server *server, struct http_exchange *spare_or_null);
@@ -200,5 +219,10 @@ void exchange_release(struct http_exchange *exchange);
 /* Who asks, by the stream it came over. */
 void exchange_take_peer(struct http_exchange *exchange, const struct stream *stream);
 void exchange_date(struct http_server *server); /* brings server->date up to date */
+/* An answer's head as HTTP/1.1 has it, without what says how its body ends, and without the end. */
+void exchange_write_head(const struct http_exchange *exchange, struct http_server *server,
+                         int status, struct buffer *out);
+/* Has a condition that was looked at again and again held for so long?  0: there is no limit. */
+bool limit_is_over(uint64_t *since_ms, bool holds, uint64_t now_ms, uint64_t limit_ms);
 
 #endif

@@ -65,6 +65,7 @@ void exchange_part(struct http_exchange *exchange)
     exchange->carrier = NULL;
     exchange->connection = NULL;
     exchange->stream = NULL;
+    exchange->mux_stream = NULL;
 }
 
 void exchange_release(struct http_exchange *exchange)
@@ -386,6 +387,20 @@ void exchange_date(struct http_server *server)
     }
 }
 
+void exchange_write_head(const struct http_exchange *exchange, struct http_server *server,
+                         int status, struct buffer *out)
+{
+    exchange_date(server);
+    buffer_append(out, "HTTP/1.1 ", 9);
+    buffer_append_decimal(out, (uint64_t)status);
+    buffer_append_byte(out, ' ');
+    buffer_append_string(out, http_status_text(status));
+    buffer_append(out, "\r\nDate: ", 8);
+    buffer_append_string(out, server->date);
+    buffer_append(out, "\r\n", 2);
+    buffer_append(out, exchange->answer_fields.data, exchange->answer_fields.used);
+}
+
 static void begin(struct http_exchange *exchange, int status, uint64_t length)
 {
     exchange->has_no_body = status < 200 || status == 204 || status == 304;
@@ -568,6 +583,14 @@ void exchange_lose(struct http_exchange *exchange)
     if (was_open && exchange->on_close != NULL) {
         exchange->on_close(exchange->context);
     }
+}
+
+bool limit_is_over(uint64_t *since_ms, bool holds, uint64_t now_ms, uint64_t limit_ms)
+{
+    if (!holds || *since_ms == 0) {
+        *since_ms = holds ? now_ms : 0;
+    }
+    return holds && limit_ms > 0 && now_ms - *since_ms >= limit_ms;
 }
 
 /* ---- References and threads ---- */

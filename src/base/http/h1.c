@@ -109,15 +109,7 @@ static void begin(struct http_exchange *exchange, int status, uint64_t length)
     struct connection *connection = exchange->connection;
     struct http_server *server = connection->server;
     struct buffer *out = &connection->out;
-    exchange_date(server);
-    buffer_append(out, "HTTP/1.1 ", 9);
-    buffer_append_decimal(out, (uint64_t)status);
-    buffer_append_byte(out, ' ');
-    buffer_append_string(out, http_status_text(status));
-    buffer_append(out, "\r\nDate: ", 8);
-    buffer_append_string(out, server->date);
-    buffer_append(out, "\r\n", 2);
-    buffer_append(out, exchange->answer_fields.data, exchange->answer_fields.used);
+    exchange_write_head(exchange, server, status, out);
     if (exchange->upgrade != NULL) {
         buffer_append_format(out, "Upgrade: %s\r\nConnection: Upgrade\r\n\r\n", exchange->upgrade);
         connection->close_after = true;

@@ -1,5 +1,6 @@
 /*
- * What both ends of HTTP/2 need: blocks of fields, counts of what costs and moves nothing.
+ * What a server's end of HTTP/2 is made of: blocks of fields, counts of what costs and moves
+ * nothing, bodies on their way out.
  *
  * libnghttp2 has looked at names, values, the order of pseudo-fields, fields of the connection and
  * the length against the data; what it lets through and the parser of 1.1 would not, stops here.
@@ -25,8 +26,6 @@ enum {
     FAULTS_MAX = 500,
     CONTINUATIONS_MAX = 8,
     FIELD_OVERHEAD = 32, /* RFC 9113, 6.5.2 */
-    WIRE_HIGH = 262144,
-    PIECE = 65536,
     BODY_SLACK = 65536,
     FRAME_HEADER_BYTES = 9,
 };
@@ -241,18 +240,6 @@ int h2_head_request(struct h2_head *head, bool has_body, const struct parse_limi
     return r;
 }
 
-int h2_head_answer(struct h2_head *head, bool has_body, struct parse_head *ret_head)
-{
-    uint64_t status = 0;
-    parse_clear(ret_head);
-    struct text text = value_of(head, head->status);
-    if (head->refusal != 0 || text.length != 3 || !text_parse_u64(text, &status) || status < 100) {
-        return -1;
-    }
-    ret_head->status = (int)status;
-    return show_fields(head, has_body, PARSE_FIELDS_MAX, ret_head) < 0 ? -1 : 0;
-}
-
 /* ---- Counting ---- */
 
 void h2_guard_tick(struct h2_guard *guard, uint64_t now_ms)
@@ -385,7 +372,7 @@ void h2_body_done(struct h2_body *body)
 /* Behind what goes before it. */
 static void put_lent(struct h2_link *link, const void *bytes, size_t length)
 {
-    if (link->wire.append == NULL || length < H2_LENT_LEAST) {
+    if (link->wire.append == NULL || length < WIRE_LENT_LEAST) {
         buffer_append(&link->out, bytes, length);
         return;
     }
@@ -415,7 +402,7 @@ static int on_send_data(nghttp2_session *session, nghttp2_frame *frame, const ui
     if (body->at == body->bytes.used) {
         body->bytes.used = body->at = 0;
     }
-    return body->link->out.used + body->link->appended < PIECE ? 0 : NGHTTP2_ERR_PAUSE;
+    return body->link->out.used + body->link->appended < WIRE_PIECE ? 0 : NGHTTP2_ERR_PAUSE;
 }
 
 static ssize_t on_frame_length(nghttp2_session *session, uint8_t type, int32_t id,
@@ -468,7 +455,7 @@ int h2_link_pull(struct h2_link *link)
     ssize_t length = 0;
     while (!link->is_dead && length >= 0 && link->wire.waiting(link->context) < WIRE_HIGH) {
         const uint8_t *bytes = NULL;
-        while (link->out.used + link->appended < PIECE &&
+        while (link->out.used + link->appended < WIRE_PIECE &&
                (length = nghttp2_session_mem_send(link->session, &bytes)) > 0) {
             buffer_append(&link->out, bytes, (size_t)length);
         }

@@ -1,7 +1,7 @@
 /*
- * Private to the room: HTTP/2 (RFC 9113) as bytes in and bytes out.
+ * Private to the room: a server's end of HTTP/2 (RFC 9113) as bytes in and bytes out.
  *
- * Neither end knows what carries its bytes: whoever has a connection gives what it received, is
+ * It does not know what carries its bytes: whoever has a connection gives what it received, is
  * given what to send, and says what time it is (not 0).  libnghttp2 does the framing; what it
  * reports is noted in its callbacks and acted upon when it has returned, so that nothing of ours is
  * called from inside of it and everything may be called from everywhere.
@@ -13,6 +13,7 @@
 
 #include "base/buffer.h"
 #include "base/http/parse.h"
+#include "base/http/wire.h"
 
 struct error;
 struct loop;
@@ -20,39 +21,21 @@ struct stream;
 struct http_server;
 struct http_exchange;
 struct h2_server;
-struct h2_client;
-struct h2_call;
 
 /* What a peer may have open, and have sent that nobody has read: of a stream, of a connection. */
 enum { H2_STREAMS_MAX = 256, H2_STREAM_WINDOW = 262144, H2_WINDOW = 4 << 20 };
 
-/* The same between nodes, which are few and known: a body that is passed on waits in the connection
- * for its reader, where it is copied once less than in front of a window that is full. */
-enum { H2_NODE_STREAM_WINDOW = 1 << 20, H2_NODE_WINDOW = 16 << 20 };
-
 /* The longest frame that is taken (SETTINGS_MAX_FRAME_SIZE), and sent where the peer takes it:
- * bodies of nodes' calls then come in as few pieces as they are read in. */
+ * large bodies then come in as few pieces as they are read in. */
 enum { H2_FRAME_BYTES = 262144 };
-
-/* Pieces of a body that are at least as long are not copied before they are framed. */
-enum { H2_LENT_LEAST = 16384 };
 
 /* The first bytes of every client (RFC 9113, 3.4). */
 enum { H2_PREFACE_LENGTH = 24 };
 extern const char h2_preface[];
 
-/* How the bytes travel.  None of these may call back before it returns, but they may free. */
-struct h2_wire {
-    void (*write)(const void *bytes, size_t length, void *context); /* lent */
-    size_t (*waiting)(void *context); /* bytes written that are not gone yet */
-    void (*finish)(void *context);    /* once: all is said, end after what was written */
-    /* As `write`, which follows; NULL: pieces are put together before they are written. */
-    void (*append)(const void *bytes, size_t length, void *context);
-};
-
 /* A session of the library on its wire. */
 struct h2_link {
-    struct h2_wire wire;
+    struct http_wire wire;
     void *context;
     nghttp2_session *session;
     struct buffer out; /* scratch */
@@ -85,7 +68,7 @@ void h2_body_append(struct h2_body *body, const void *bytes, size_t length);
 void h2_body_lend(struct h2_body *body, const void *bytes, size_t length);
 void h2_body_keep(struct h2_body *body);
 void h2_body_done(struct h2_body *body);
-/* Both ends' callbacks, whose data source is a body. */
+/* Callbacks for data sources that are bodies. */
 void h2_body_set_callbacks(nghttp2_session_callbacks *callbacks);
 
 /* ---- A server's connection ---- */
@@ -95,7 +78,7 @@ void h2_body_set_callbacks(nghttp2_session_callbacks *callbacks);
  * `peer` as in http_exchange_peer().  What is called by the loop (receive, flush, tick) calls
  * handlers; what handlers call does not.
  */
-struct h2_server *h2_server_new(struct http_server *server, const struct h2_wire *wire,
+struct h2_server *h2_server_new(struct http_server *server, const struct http_wire *wire,
                                 void *context, const char *peer,
                                 const struct stream *stream_or_null, uint64_t now_ms);
 void h2_server_receive(struct h2_server *h2, const void *bytes, size_t length, uint64_t now_ms);
@@ -106,50 +89,7 @@ void h2_server_drain(struct h2_server *h2);
 size_t h2_server_streams(const struct h2_server *h2);
 void h2_server_free(struct h2_server *h2); /* what is in flight sees on_close */
 
-/* ---- A client's connection ---- */
-
-struct h2_call_events {
-    /* The final answer's head; its texts point into *bytes, which may be taken. */
-    void (*on_head)(const struct parse_head *head, struct buffer *bytes, void *context);
-    void (*on_data)(const void *bytes, size_t length, void *context);
-    void (*on_room)(void *context); /* of a streamed body: nothing of it waits */
-    /* Once, last; the call is gone.  `untouched`: the server has certainly not processed it. */
-    void (*on_end)(const struct error *error, bool untouched, void *context);
-};
-
-/*
- * `changed`: there is room for a call again, or never will be.  All events come from the loop,
- * never from inside a call.
- */
-struct h2_client *h2_client_new(struct loop *loop, const struct h2_wire *wire,
-                                void (*changed)(void *context), void *context,
-                                size_t head_bytes_max, const char *scheme, uint64_t now_ms);
-void h2_client_receive(struct h2_client *h2, const void *bytes, size_t length, uint64_t now_ms);
-void h2_client_flush(struct h2_client *h2, uint64_t now_ms); /* the wire has room again */
-/* A few times a second.  A silent server is asked for a sign of life; without one it is gone. */
-void h2_client_tick(struct h2_client *h2, uint64_t now_ms);
-void h2_client_lose(struct h2_client *h2, const struct error *error); /* the wire is gone */
-bool h2_client_is_over(const struct h2_client *h2);                   /* takes no calls any more */
-bool h2_client_has_room(const struct h2_client *h2);                  /* for one more call, now */
-size_t h2_client_calls(const struct h2_client *h2);                   /* under way */
-/* Calls under way end with `error`; NULL: the server is told, and calls end as CANCELLED. */
-void h2_client_free(struct h2_client *h2, const struct error *error);
-
-/*
- * `request`: a head of HTTP/1.1 as text, and behind it the body, or the beginning of one that is
- * streamed, without the framing of chunks.  Copied.  Only when there is room.
- */
-struct h2_call *h2_client_call(struct h2_client *h2, const void *request, size_t length,
-                               bool is_streaming, const struct h2_call_events *events,
-                               void *context);
-bool h2_call_write(struct h2_call *call, const void *bytes, size_t length); /* false: enough */
-void h2_call_finish(struct h2_call *call);
-bool h2_call_was_sent(const struct h2_call *call);
-void h2_call_pause(struct h2_call *call);
-void h2_call_resume(struct h2_call *call);
-void h2_call_cancel(struct h2_call *call); /* no event comes any more */
-
-/* ---- What both ends need (h2.c) ---- */
+/* ---- What it is made of (h2.c) ---- */
 
 /* A block of fields on its way in. */
 struct h2_head {
@@ -188,7 +128,6 @@ int h2_refuse_field(nghttp2_session *session, const nghttp2_frame *frame, const 
  */
 int h2_head_request(struct h2_head *head, bool has_body, const struct parse_limits *limits,
                     struct parse_head *ret_head);
-int h2_head_answer(struct h2_head *head, bool has_body, struct parse_head *ret_head);
 
 /*
  * Frames that cost us work and move nothing are counted per span of time; so are blocks of fields

@@ -118,7 +118,7 @@ static void write_body(struct http_exchange *exchange, const void *bytes, size_t
     bool may_go = !stream->is_closed && !stream->h2->link.is_dead;
     stream->h2->out_bytes += length;
     stream->answer_ended = exchange->ended; /* this is all of it */
-    if (length >= H2_LENT_LEAST && may_go && h2_stream_left(stream) == 0) {
+    if (length >= WIRE_LENT_LEAST && may_go && h2_stream_left(stream) == 0) {
         send_lent(stream, bytes, length);
     } else {
         h2_body_append(&stream->out, bytes, length);

@@ -227,7 +227,7 @@ static int on_data(nghttp2_session *session, uint8_t flags, int32_t id, const ui
     if (h2_stream_unread(stream) == 0) {
         stream->lent = bytes; /* until act() */
         stream->lent_length = length;
-        h2->has_lent = length >= H2_LENT_LEAST;
+        h2->has_lent = length >= WIRE_LENT_LEAST;
     } else {
         keep_lent(stream);
         buffer_append(&stream->in, bytes, length);
@@ -519,15 +519,6 @@ void h2_server_touch(struct h2_server *h2)
 
 /* ---- Time ---- */
 
-/* Since when a condition that holds at each look has held. */
-static bool lasts(uint64_t *since_ms, bool holds, uint64_t now_ms, uint64_t limit_ms)
-{
-    if (!holds || *since_ms == 0) {
-        *since_ms = holds ? now_ms : 0;
-    }
-    return holds && limit_ms > 0 && now_ms - *since_ms >= limit_ms;
-}
-
 static void look_at(struct h2_stream *stream)
 {
     struct h2_server *h2 = stream->h2;
@@ -535,16 +526,17 @@ static void look_at(struct h2_stream *stream)
     struct http_exchange *exchange = stream->exchange;
     bool waits_for_body = exchange != NULL && !stream->remote_ended && !exchange->body_done &&
         exchange->reading && !exchange->paused && !exchange->is_patient && stream->in.used == 0;
-    if (lasts(&stream->body_since_ms, waits_for_body, h2->now_ms, options->body_timeout_ms)) {
+    if (limit_is_over(&stream->body_since_ms, waits_for_body, h2->now_ms,
+                      options->body_timeout_ms)) {
         exchange_end_body(exchange);
         exchange_fail_body(exchange, ERROR_TIMEOUT, "the request's body came too slowly");
     }
-    if (lasts(&stream->linger_since_ms, stream->end_sent && !stream->is_closed, h2->now_ms,
-              LINGER_MS)) {
+    if (limit_is_over(&stream->linger_since_ms, stream->end_sent && !stream->is_closed, h2->now_ms,
+                      LINGER_MS)) {
         end_request(stream);
     }
-    if (lasts(&stream->write_since_ms, h2_stream_left(stream) > 0 && !stream->head_waits,
-              h2->now_ms, options->write_timeout_ms) &&
+    if (limit_is_over(&stream->write_since_ms, h2_stream_left(stream) > 0 && !stream->head_waits,
+                      h2->now_ms, options->write_timeout_ms) &&
         !stream->is_closed) {
         stream->write_since_ms = 0;
         nghttp2_submit_rst_stream(h2->link.session, NGHTTP2_FLAG_NONE, stream->id, NGHTTP2_CANCEL);
@@ -606,7 +598,7 @@ static nghttp2_session *new_session(struct h2_server *h2)
     return session;
 }
 
-struct h2_server *h2_server_new(struct http_server *server, const struct h2_wire *wire,
+struct h2_server *h2_server_new(struct http_server *server, const struct http_wire *wire,
                                 void *context, const char *peer,
                                 const struct stream *stream_or_null, uint64_t now_ms)
 {
@@ -620,15 +612,13 @@ struct h2_server *h2_server_new(struct http_server *server, const struct h2_wire
     h2->guard.since_ms = now_ms;
     h2->limits = (struct parse_limits){options->head_bytes_max, options->field_count_max,
                                        options->target_bytes_max};
-    bool is_node =
-        options->is_for_nodes && stream_or_null != NULL && stream_peer(stream_or_null) != NULL;
     snprintf(h2->peer, sizeof(h2->peer), "%s", peer);
     list_init(&h2->streams);
     list_init(&h2->dirty);
     h2->link.session = new_session(h2);
     const nghttp2_settings_entry settings[] = {
         {NGHTTP2_SETTINGS_MAX_CONCURRENT_STREAMS, H2_STREAMS_MAX},
-        {NGHTTP2_SETTINGS_INITIAL_WINDOW_SIZE, is_node ? H2_NODE_STREAM_WINDOW : H2_STREAM_WINDOW},
+        {NGHTTP2_SETTINGS_INITIAL_WINDOW_SIZE, H2_STREAM_WINDOW},
         {NGHTTP2_SETTINGS_MAX_FRAME_SIZE, H2_FRAME_BYTES},
         {NGHTTP2_SETTINGS_MAX_HEADER_LIST_SIZE, (uint32_t)options->head_bytes_max},
         {NGHTTP2_SETTINGS_NO_RFC7540_PRIORITIES, 1},
@@ -636,8 +626,7 @@ struct h2_server *h2_server_new(struct http_server *server, const struct h2_wire
     };
     nghttp2_submit_settings(h2->link.session, NGHTTP2_FLAG_NONE, settings,
                             sizeof(settings) / sizeof(settings[0]));
-    nghttp2_session_set_local_window_size(h2->link.session, NGHTTP2_FLAG_NONE, 0,
-                                          is_node ? H2_NODE_WINDOW : H2_WINDOW);
+    nghttp2_session_set_local_window_size(h2->link.session, NGHTTP2_FLAG_NONE, 0, H2_WINDOW);
     return h2;
 }
 

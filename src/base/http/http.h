@@ -1,10 +1,10 @@
 /*
  * The HTTP core: one server and one client for REST, gateway and event streams.
  *
- * HTTP/1.1 (RFC 9110, RFC 9112) and HTTP/2 (RFC 9113) over TCP, with and without TLS, and unix
- * sockets; handlers need not know which.  A server belongs to one loop; to use several threads,
- * make one server per loop on the same address (SO_REUSEPORT).  Everything here is called on that
- * loop's thread, except http_exchange_post().
+ * HTTP/1.1 (RFC 9110, RFC 9112), HTTP/2 (RFC 9113) and the nodes' own over TCP, with and without
+ * TLS, and unix sockets; handlers need not know which.  A server belongs to one loop; to use
+ * several threads, make one server per loop on the same address (SO_REUSEPORT).  Everything here is
+ * called on that loop's thread, except http_exchange_post().
  *
  * Where there is TLS, its ALPN chooses; in the clear a client speaks HTTP/2 from the first byte, or
  * never.  Limits are the same; what belongs to a connection of 1.1 belongs to a stream of 2, of
@@ -65,7 +65,7 @@ struct http_server_options {
     uint64_t write_timeout_ms; /* no progress in writing; beyond: closed */
     size_t write_bytes_high;   /* http_exchange_write() returns false above this */
     size_t requests_per_connection_max; /* 0: no limit */
-    bool is_for_nodes; /* whoever shows a certificate may send ahead as nodes do (HTTP/2) */
+    bool is_for_nodes; /* whoever shows a certificate may speak the nodes' protocol */
 };
 
 struct http_server_options http_server_defaults(void);
@@ -259,10 +259,11 @@ void http_percent_encode(struct buffer *out, struct text text);
  * and reuses them.  A request that fails on a reused connection before any byte of the answer is
  * sent again once, when its method is idempotent (RFC 9110, 9.2.2) and its body was given whole.
  *
- * With HTTP/2 calls share a connection, and open another one only beyond what the server allows. It
- * is kept, and asked for a sign of life when it is silent: a server gone without a word ends its
- * calls within 15 s.  What the server says that it has not processed is sent again, whatever its
- * method, when its body was given whole.
+ * Calls to a node share a connection, and open another one only beyond what one may carry.  It is
+ * kept, and asked for a sign of life when it is silent: a server gone without a word ends its calls
+ * within 15 s.  What the server says that it has not processed is sent again, whatever its method,
+ * when its body was given whole.  A server that does not speak the nodes' protocol
+ * ("blixard-call/1", see mux.h) is spoken to in HTTP/1.1.
  */
 struct http_client;
 struct http_call;
@@ -271,7 +272,7 @@ struct http_client_options {
     struct tls_context *tls;    /* NULL: in the clear; a reference is taken */
     const char *server_name;    /* as in stream_dial(), which see; copied */
     const char *identity;       /* as in stream_dial() */
-    bool http2;                 /* with TLS: offer h2 first; many calls then share a connection */
+    bool is_to_node;            /* with TLS: offer the nodes' protocol first */
     uint64_t answer_timeout_ms; /* from the call to the head of its answer; 0: none */
     size_t connections_max;     /* 0: 64; calls beyond it wait */
     size_t head_bytes_max;      /* 0: 65536 */

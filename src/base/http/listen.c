@@ -15,6 +15,7 @@
 #include "base/error.h"
 #include "base/fd.h"
 #include "base/http/connection.h"
+#include "base/http/mux.h"
 #include "base/loop/loop.h"
 #include "base/map.h"
 #include "base/memory.h"
@@ -292,7 +293,8 @@ int http_server_listen_tls(struct http_server *server, const char *address, stru
         (struct secure_listener){.server = server, .on_other = on_other, .context = context};
     listener->others = others != NULL ? memory_copy_string(others) : NULL;
     MEMORY_OWNED char *protocols =
-        memory_format("h2 http/1.1%s%s", others != NULL ? " " : "", others != NULL ? others : "");
+        memory_format("%sh2 http/1.1%s%s", server->options.is_for_nodes ? MUX_PROTOCOL " " : "",
+                      others != NULL ? " " : "", others != NULL ? others : "");
     int r = stream_listen(server->loop, address, tls, protocols, on_stream, listener,
                           &listener->listener, ret_port, err);
     if (r < 0) {

@@ -176,7 +176,7 @@ static int peer_of(struct cluster *cluster, uint64_t id, struct peer **ret_peer,
         identity_format_uri(cluster->identity.cluster, id, identity, sizeof(identity));
         const struct http_client_options options = {.tls = cluster->dial_tls,
                                                     .identity = identity,
-                                                    .http2 = true,
+                                                    .is_to_node = true,
                                                     .connections_max = 2,
                                                     .answer_timeout_ms = ANSWER_TIMEOUT_MS};
         struct http_client *client = NULL;

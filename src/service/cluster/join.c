@@ -157,8 +157,8 @@ static void try_next(struct joining *joining)
 {
     const char *address =
         joining->token.addresses[joining->attempt++ % joining->token.address_count];
-    const struct http_client_options options = {
-        .tls = joining->tls, .http2 = true, .answer_timeout_ms = ANSWER_TIMEOUT_MS};
+    const struct http_client_options options = {.tls = joining->tls,
+                                                .answer_timeout_ms = ANSWER_TIMEOUT_MS};
     struct error err = {0};
     http_client_free(joining->client);
     joining->client = NULL;

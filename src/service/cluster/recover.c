@@ -73,8 +73,10 @@ static void ask(struct loop *loop, struct tls_context *tls, const char *identity
 {
     struct error err = {0};
     struct http_client *client = NULL;
-    const struct http_client_options options = {
-        .tls = tls, .identity = identity, .http2 = true, .answer_timeout_ms = ANSWER_TIMEOUT_MS};
+    const struct http_client_options options = {.tls = tls,
+                                                .identity = identity,
+                                                .is_to_node = true,
+                                                .answer_timeout_ms = ANSWER_TIMEOUT_MS};
     struct question question = {.loop = loop, .node = node};
     if (http_client_new(loop, node->address, &options, &client, &err) < 0) {
         snprintf(node->problem, sizeof(node->problem), "%.120s", err.text);

@@ -39,7 +39,7 @@ int cluster_client_new(struct loop *loop, const struct cluster_view *view,
     }
     const struct http_client_options options = {.tls = view->tls,
                                                 .identity = node->identity,
-                                                .http2 = true,
+                                                .is_to_node = true,
                                                 .answer_timeout_ms = answer_timeout_ms};
     return http_client_new(loop, node->address, &options, ret_client, err);
 }

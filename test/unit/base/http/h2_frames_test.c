@@ -140,7 +140,7 @@ static bool was_calmed(void)
 
 static void begin(void)
 {
-    static const struct h2_wire wire = {wire_write, wire_waiting, wire_finish, NULL};
+    static const struct http_wire wire = {wire_write, wire_waiting, wire_finish, NULL};
     struct error err = {0};
     struct http_server_options options = http_server_defaults();
     finished = false;
@@ -485,7 +485,7 @@ TEST(h2_frames, what_is_no_http2_is_left)
     static const char *const beginnings[] = {"GET / HTTP/1.1\r\nHost: a\r\n\r\n",
                                              "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\nno frame at all"};
     for (size_t i = 0; i < 2; i++) {
-        static const struct h2_wire wire = {wire_write, wire_waiting, wire_finish, NULL};
+        static const struct http_wire wire = {wire_write, wire_waiting, wire_finish, NULL};
         begin();
         h2_server_free(h2);
         h2 = h2_server_new(server, &wire, NULL, "10.0.0.1:1", NULL, NOW);
@@ -493,4 +493,27 @@ TEST(h2_frames, what_is_no_http2_is_left)
         EXPECT(finished && sent_frame(NGHTTP2_GOAWAY) != NULL && handled == 0);
         end();
     }
+}
+
+/*
+ * Goal: what is said once does not take the place of what will be said again.
+ * Method: the table of an encoder before and after.
+ */
+TEST(h2_frames, a_value_that_is_another_one_each_time_is_not_kept_in_the_table)
+{
+    struct h2_fields fields = {0};
+    nghttp2_hd_deflater *deflater = NULL;
+    uint8_t block[256];
+    EXPECT(nghttp2_hd_deflate_new(&deflater, 4096) == 0);
+    size_t empty = nghttp2_hd_deflate_get_dynamic_table_size(deflater);
+    h2_fields_add(&fields, text_of("Traceparent", 11), text_of("00-1-2-01", 9));
+    h2_fields_add(&fields, text_of("x-request-id", 12), text_of("7", 1));
+    EXPECT(nghttp2_hd_deflate_hd(deflater, block, sizeof(block), fields.at, fields.count) > 0);
+    EXPECT(nghttp2_hd_deflate_get_dynamic_table_size(deflater) == empty);
+    fields.count = 0;
+    h2_fields_add(&fields, text_of("x-request-ids", 13), text_of("7", 1));
+    EXPECT(nghttp2_hd_deflate_hd(deflater, block, sizeof(block), fields.at, fields.count) > 0);
+    EXPECT(nghttp2_hd_deflate_get_dynamic_table_size(deflater) > empty);
+    nghttp2_hd_deflate_del(deflater);
+    free(fields.at);
 }

@@ -167,7 +167,7 @@ static void wire_finish(void *context)
 
 static void begin_with(const struct http_server_options *options)
 {
-    static const struct h2_wire wire = {wire_write, wire_waiting, wire_finish, NULL};
+    static const struct http_wire wire = {wire_write, wire_waiting, wire_finish, NULL};
     struct error err = {0};
     EXPECT(loop_new("h2", &loop, &err) == 0);
     EXPECT(http_server_new(loop, options, serve, NULL, &server, &err) == 0);

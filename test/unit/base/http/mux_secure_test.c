@@ -1,9 +1,9 @@
 /*
- * HTTP/2 over TLS, clients and servers as the product has them, on one loop; and servers by hand
- * that choose what ours does not.
+ * Calls between nodes over TLS, clients and servers as the product has them, on one loop; and
+ * servers by hand that choose what ours does not.
  */
-#include "base/http/h2.h"
 #include "base/http/http.h"
+#include "base/http/mux.h"
 
 #include "test/unit/base/stream/support.h"
 
@@ -100,7 +100,7 @@ static void begin_client(uint64_t answer_timeout_ms)
     struct error err = {0};
     const struct http_client_options options = {.tls = visitor_tls,
                                                 .identity = "spiffe://test/node/1",
-                                                .http2 = true,
+                                                .is_to_node = true,
                                                 .answer_timeout_ms = answer_timeout_ms};
     EXPECT(http_client_new(loop, address, &options, &client, &err) == 0);
 }
@@ -216,7 +216,7 @@ static void expect_whole(struct trial *trial, const char *text)
     buffer_done(&trial->data);
 }
 
-TEST(h2_secure, calls_share_a_connection)
+TEST(mux_secure, calls_share_a_connection)
 {
     struct trial trials[50] = {0};
     struct trial big = {.to_send = BIG};
@@ -240,7 +240,7 @@ TEST(h2_secure, calls_share_a_connection)
 }
 
 /* A body written before there is a connection is framed as that connection wants it. */
-TEST(h2_secure, a_body_may_be_written_at_once)
+TEST(mux_secure, a_body_may_be_written_at_once)
 {
     struct trial trial = {0};
     begin(0);
@@ -262,13 +262,13 @@ static uint64_t bytes_in(void)
 
 /* Goal: a node's body does not wait at its sender for whoever will read it.  Method: nobody does.
  */
-TEST(h2_secure, a_node_may_send_ahead)
+TEST(mux_secure, a_node_may_send_ahead)
 {
-    struct trial trial = {.to_send = H2_NODE_STREAM_WINDOW};
+    struct trial trial = {.to_send = MUX_STREAM_WINDOW};
     begin(0);
     http_client_call_streaming(client, "POST", "/hold", NULL, UINT64_MAX, on_writable, &events,
                                &trial);
-    TURN_UNTIL(bytes_in() > H2_NODE_STREAM_WINDOW);
+    TURN_UNTIL(bytes_in() > MUX_STREAM_WINDOW);
     EXPECT(held_count == 1 && !trial.ended);
     let_go();
     TURN_UNTIL(ended == 1);
@@ -276,14 +276,14 @@ TEST(h2_secure, a_node_may_send_ahead)
     end();
 }
 
-TEST(h2_secure, opens_another_connection_only_beyond_what_the_server_allows)
+TEST(mux_secure, opens_another_connection_only_beyond_what_the_server_allows)
 {
     static struct trial trials[CALLS];
     begin(0);
     for (size_t i = 0; i < CALLS; i++) {
         start(&trials[i], "GET", "/hold");
     }
-    TURN_UNTIL(held_count >= H2_STREAMS_MAX);
+    TURN_UNTIL(held_count >= MUX_STREAMS_MAX);
     TURN_UNTIL(held_count == CALLS);
     EXPECT(accepted() > 1 && accepted() < 5);
     let_go();
@@ -294,7 +294,7 @@ TEST(h2_secure, opens_another_connection_only_beyond_what_the_server_allows)
     end();
 }
 
-TEST(h2_secure, what_is_late_or_cancelled_leaves_the_connection_to_others)
+TEST(mux_secure, what_is_late_or_cancelled_leaves_the_connection_to_others)
 {
     struct trial late = {0};
     struct trial cancelled = {0};
@@ -315,7 +315,7 @@ TEST(h2_secure, what_is_late_or_cancelled_leaves_the_connection_to_others)
     end();
 }
 
-TEST(h2_secure, a_client_may_be_freed_when_it_is_told)
+TEST(mux_secure, a_client_may_be_freed_when_it_is_told)
 {
     struct trial first = {.frees = true};
     struct trial second = {0};
@@ -335,7 +335,7 @@ static void note(void *context)
     *(bool *)context = true;
 }
 
-TEST(h2_secure, a_server_drains_under_a_client_that_goes_elsewhere)
+TEST(mux_secure, a_server_drains_under_a_client_that_goes_elsewhere)
 {
     struct trial held_call = {0};
     struct trial next = {0};
@@ -354,7 +354,7 @@ TEST(h2_secure, a_server_drains_under_a_client_that_goes_elsewhere)
     end();
 }
 
-TEST(h2_secure, a_server_that_is_gone_is_told_apart_from_one_that_never_was)
+TEST(mux_secure, a_server_that_is_gone_is_told_apart_from_one_that_never_was)
 {
     struct trial during = {0};
     struct trial after[3] = {0};
@@ -426,7 +426,7 @@ static void end_by_hand(void)
     end();
 }
 
-TEST(h2_secure, speaks_what_the_server_chooses)
+TEST(mux_secure, speaks_what_the_server_chooses)
 {
     struct trial trials[2] = {0};
     static const char answer[] = "HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nold";
@@ -445,22 +445,49 @@ TEST(h2_secure, speaks_what_the_server_chooses)
 }
 
 /* Goal: even a POST goes again when the server says that it did not look at it. */
-TEST(h2_secure, goes_again_when_nobody_has_processed_it)
+TEST(mux_secure, goes_again_when_nobody_has_processed_it)
 {
-    static const char settings[] = "\0\0\0\4\0\0\0\0";
-    static const char goaway[] = "\0\0\x08\7\0\0\0\0\0\0\0\0\0\0\0\0";
-    static const char answer[] = "\0\0\1\1\5\0\0\0\1\x88";
+    static const char refused[] = "\4\0\0\0\1\0\0\0\4\0\0\0\2\0\0\0";
+    static const char head[] = "\x13\0\0\0\1\0\0\0\1\1\0\0HTTP/1.1 200 OK\r\n\r\n";
     struct trial trial = {0};
-    begin_by_hand("h2");
+    begin_by_hand(MUX_PROTOCOL);
     start(&trial, "POST", "/");
-    TURN_UNTIL(hand_count == 1 && hands[0]->heard.used > H2_PREFACE_LENGTH);
-    stream_write(hands[0]->stream, settings, 9);
-    stream_write(hands[0]->stream, goaway, 17);
-    TURN_UNTIL(hand_count == 2 && hands[1]->heard.used > H2_PREFACE_LENGTH);
-    EXPECT(!trial.ended);
-    stream_write(hands[1]->stream, settings, 9);
-    stream_write(hands[1]->stream, answer, 10);
+    TURN_UNTIL(hand_count == 1 && hands[0]->heard.used > MUX_HEADER_BYTES);
+    size_t once = hands[0]->heard.used;
+    stream_write(hands[0]->stream, refused, sizeof(refused) - 1);
+    TURN_UNTIL(hands[0]->heard.used == 2 * once);
+    EXPECT(!trial.ended && hands[0]->heard.data[once + 4] == 2);
+    stream_write(hands[0]->stream, "\0\0\0\0\0\0\0\0\7\0\0\0", 12); /* GOAWAY */
+    stream_write(hands[0]->stream, refused, 4);
+    stream_write(hands[0]->stream, "\2\0\0\0", 4);
+    stream_write(hands[0]->stream, refused + 8, 8);
+    TURN_UNTIL(hand_count == 2 && hands[1]->heard.used == once);
+    stream_write(hands[1]->stream, head, sizeof(head) - 1);
     TURN_UNTIL(trial.ended);
     EXPECT(trial.kind == ERROR_NONE && trial.status == 200 && trial.was_sent);
     end_by_hand();
+}
+
+/* Goal: only who shows a certificate is a node. */
+TEST(mux_secure, visitors_do_not_speak_it)
+{
+    struct error err = {0};
+    struct trial trial = {0};
+    struct http_server_options options = http_server_defaults();
+    uint16_t port;
+    options.is_for_nodes = true;
+    begin_contexts();
+    tls_context_unref(server_tls);
+    server_tls = context_make(&node, &authority, TLS_VERIFY_OPTIONAL);
+    tls_context_unref(visitor_tls);
+    visitor_tls = context_make(NULL, &authority, TLS_VERIFY_REQUIRED);
+    EXPECT(http_server_new(loop, &options, serve, NULL, &server, &err) == 0);
+    EXPECT(http_server_listen_tls(server, "127.0.0.1:0", server_tls, NULL, NULL, NULL, &port,
+                                  &err) == 0);
+    snprintf(address, sizeof(address), "127.0.0.1:%u", port);
+    begin_client(0);
+    start(&trial, "GET", "/");
+    TURN_UNTIL(trial.ended);
+    EXPECT(trial.kind == ERROR_UNAVAILABLE);
+    end();
 }

@@ -1,15 +1,16 @@
 /*
- * Connections that calls of a client share: HTTP/2, when the server chose it (ALPN).
+ * Connections that calls of a client share: those to nodes, when the server chose it (ALPN).
  *
  * A call is on a shared connection while call->stream is set.  What a server has certainly not
- * processed (REFUSED_STREAM, or beyond a GOAWAY) is asked again, when its body was given whole.
+ * processed (a REFUSED stream, or one it never heard of) is asked again, when its body was given
+ * whole.
  */
 #include <string.h>
 
 #include "base/check.h"
 #include "base/error.h"
 #include "base/http/client.h"
-#include "base/http/h2.h"
+#include "base/http/mux.h"
 #include "base/loop/loop.h"
 #include "base/text.h"
 
@@ -54,7 +55,7 @@ static bool may_go_again(struct http_call *call, const struct error *error, bool
     if (untouched) {
         return ++call->refusals <= REFUSALS_MAX;
     }
-    bool is_stale = call->connection->uses > 1 && h2_client_is_over(call->connection->h2) &&
+    bool is_stale = call->connection->uses > 1 && mux_client_is_over(call->connection->mux) &&
         !call->has_head && call->may_retry && !call->retried;
     call->retried = call->retried || is_stale;
     return is_stale;
@@ -84,20 +85,20 @@ static void on_end(const struct error *error, bool untouched, void *context)
 
 void client_send_shared(struct client_connection *connection, struct http_call *call)
 {
-    static const struct h2_call_events events = {on_head, on_data, on_room, on_end};
+    static const struct mux_call_events events = {on_head, on_data, on_room, on_end};
     connection->uses++;
     call->connection = connection;
-    call->stream = h2_client_call(connection->h2, call->request.data, call->request.used,
-                                  call->is_streaming, &events, call);
+    call->stream = mux_client_call(connection->mux, call->request.data, call->request.used,
+                                   call->is_streaming, &events, call);
     if (call->streamed.used > 0) {
-        h2_call_write(call->stream, call->streamed.data, call->streamed.used);
+        mux_call_write(call->stream, call->streamed.data, call->streamed.used);
         call->streamed.used = 0;
     }
     if (call->is_streaming && call->is_finished) {
-        h2_call_finish(call->stream);
+        mux_call_finish(call->stream);
     }
     if (call->paused) {
-        h2_call_pause(call->stream);
+        mux_call_pause(call->stream);
     }
 }
 
@@ -106,7 +107,7 @@ struct client_connection *client_shared_with_room(struct http_client *client)
     LIST_EACH(node, &client->shared)
     {
         struct client_connection *connection = LIST_ITEM(node, struct client_connection, link);
-        if (h2_client_has_room(connection->h2)) {
+        if (mux_client_has_room(connection->mux)) {
             return connection;
         }
     }
@@ -150,13 +151,13 @@ static void change(void *context)
 static void on_stream_data(const void *bytes, size_t length, void *context)
 {
     struct client_connection *connection = context;
-    h2_client_receive(connection->h2, bytes, length, loop_now_ms(connection->client->loop));
+    mux_receive(connection->mux, bytes, length, loop_now_ms(connection->client->loop));
 }
 
 static void on_stream_drained(void *context)
 {
     struct client_connection *connection = context;
-    h2_client_flush(connection->h2, loop_now_ms(connection->client->loop));
+    mux_flush(connection->mux, loop_now_ms(connection->client->loop));
 }
 
 static void on_stream_end(const struct error *error, void *context)
@@ -167,7 +168,7 @@ static void on_stream_end(const struct error *error, void *context)
     if (error == NULL) {
         error_set(&gone, ERROR_UNAVAILABLE, "the connection was closed in the middle");
     }
-    h2_client_lose(connection->h2, error != NULL ? error : &gone);
+    mux_client_lose(connection->mux, error != NULL ? error : &gone);
 }
 
 /* ---- Time ---- */
@@ -184,10 +185,10 @@ static void on_tick(void *context)
         }
         struct client_connection *connection = LIST_ITEM(node, struct client_connection, link);
         bool is_first = client->shared.head.next == node;
-        if (!is_first && h2_client_calls(connection->h2) == 0) {
+        if (!is_first && mux_stream_count(connection->mux) == 0) {
             client_drop(connection);
         } else {
-            h2_client_tick(connection->h2, now_ms);
+            mux_client_tick(connection->mux, now_ms);
         }
     }
     if (!client->freed && !list_is_empty(&client->shared)) {
@@ -199,12 +200,11 @@ static void on_tick(void *context)
 
 void client_share(struct client_connection *connection)
 {
-    static const struct h2_wire wire = {wire_write, wire_waiting, wire_finish, wire_append};
+    static const struct http_wire wire = {wire_write, wire_waiting, wire_finish, wire_append};
     static const struct stream_events events = {on_stream_data, on_stream_drained, on_stream_end};
     struct http_client *client = connection->client;
-    connection->h2 =
-        h2_client_new(client->loop, &wire, change, connection, client->options.head_bytes_max,
-                      "https", loop_now_ms(client->loop));
+    connection->mux = mux_client_new(client->loop, &wire, change, connection,
+                                     client->options.head_bytes_max, loop_now_ms(client->loop));
     list_push_back(&client->shared, &connection->link);
     stream_start(connection->stream, &events, connection);
     if (client->tick == NULL) {
@@ -215,10 +215,10 @@ void client_share(struct client_connection *connection)
 
 void client_unshare(struct client_connection *connection)
 {
-    struct h2_client *h2 = connection->h2;
-    if (h2 != NULL) {
-        connection->h2 = NULL;
-        h2_client_free(h2, NULL);
+    struct mux *mux = connection->mux;
+    if (mux != NULL) {
+        connection->mux = NULL;
+        mux_client_free(mux, NULL);
         if (!connection->is_cut) {
             stream_shutdown(connection->stream);
         }
