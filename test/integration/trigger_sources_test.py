@@ -401,7 +401,8 @@ class Brokers(Case):
         pending = lambda: subprocess.run([*cli, "XPENDING", "orders", "blixard"], stdout=subprocess.PIPE, check=True).stdout.split()[0]
         self.until(lambda: pending() == b"0", "nothing pending")
         server.kill()
-        self.until(lambda: "refused" in self.look().get("source", ""), "a problem that is told")
+        said = f"connecting to 127.0.0.1, port {port}: Connection refused"
+        self.until(lambda: self.look().get("source") == said, "a problem that is told")
         self.assertEqual(self.look()["state"], "failing")
         server.begin()
         subprocess.run([*cli, "XADD", "orders", "*", "data", "two"], check=True, stdout=subprocess.DEVNULL)

@@ -86,8 +86,7 @@ static bool open_socket(struct client *client, const struct broker_url *url)
     int port = (int)(url->port != 0 ? url->port : is_tls ? TLS_PORT : PORT);
     int r = amqp_socket_open_noblock(socket, url->host, port, &patience);
     if (r != AMQP_STATUS_OK) {
-        broker_note_state(client->broker, false, "connecting to %.100s, port %d: %s", url->host,
-                          port, amqp_error_string2(r));
+        broker_note_unreached(client->broker, url, port, amqp_error_string2(r));
     }
     return r == AMQP_STATUS_OK;
 }

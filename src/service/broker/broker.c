@@ -689,6 +689,16 @@ void broker_note_state(struct broker *broker, bool is_connected, const char *for
     note(broker, noted);
 }
 
+void broker_note_unreached(struct broker *broker, const struct broker_url *url, int port,
+                           const char *why)
+{
+    if (port > 0) {
+        broker_note_state(broker, false, "connecting to %.100s, port %d: %s", url->host, port, why);
+    } else {
+        broker_note_state(broker, false, "connecting to %.100s: %s", url->host, why);
+    }
+}
+
 void broker_note_lag(struct broker *broker, uint64_t lag)
 {
     struct noted *noted = NEW(struct noted);

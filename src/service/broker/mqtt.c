@@ -349,8 +349,10 @@ static bool begin(struct client *client)
                                       properties);
     mosquitto_property_free_all(&properties);
     if (r != MOSQ_ERR_SUCCESS) {
-        broker_note_state(broker, false, "%s",
-                          r == MOSQ_ERR_ERRNO ? strerror(errno) : mosquitto_strerror(r));
+        broker_note_unreached(broker, &url, port,
+                              r == MOSQ_ERR_ERRNO     ? strerror(errno)
+                                  : r == MOSQ_ERR_EAI ? "there is no such host"
+                                                      : mosquitto_strerror(r));
     }
     return r == MOSQ_ERR_SUCCESS;
 }

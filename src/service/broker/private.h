@@ -106,6 +106,9 @@ void broker_give(struct broker *broker, const struct broker_message *message, js
 
 void broker_note_state(struct broker *broker, bool is_connected, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
+/* Nobody is there, or who is does not let us in; port 0: the host is a path. */
+void broker_note_unreached(struct broker *broker, const struct broker_url *url, int port,
+                           const char *why);
 void broker_note_lag(struct broker *broker, uint64_t lag);
 
 /* Wait before the next try: twice as long each time, with chance in it. */

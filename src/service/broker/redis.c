@@ -64,12 +64,12 @@ static redisContext *dial(struct broker *broker)
     struct error err = {0};
     struct timeval patience = {.tv_sec = CONNECT_S};
     broker_url_parse(broker_text(broker, "url", ""), &url, &err);
-    redisContext *redis = strcmp(url.scheme, "unix") == 0
-        ? redisConnectUnixWithTimeout(url.host, patience)
-        : redisConnectWithTimeout(url.host, (int)(url.port != 0 ? url.port : DEFAULT_PORT),
-                                  patience);
+    bool is_unix = strcmp(url.scheme, "unix") == 0;
+    int port = is_unix ? 0 : (int)(url.port != 0 ? url.port : DEFAULT_PORT);
+    redisContext *redis = is_unix ? redisConnectUnixWithTimeout(url.host, patience)
+                                  : redisConnectWithTimeout(url.host, port, patience);
     if (redis == NULL || redis->err != 0) {
-        broker_note_state(broker, false, "%s", redis != NULL ? redis->errstr : "no memory");
+        broker_note_unreached(broker, &url, port, redis != NULL ? redis->errstr : "no memory");
         if (redis != NULL) {
             redisFree(redis);
         }
