@@ -108,7 +108,9 @@ json_t *event_document(const struct event *event);
  *     = != <> < <= > >= + - * / % ; functions: LENGTH CONCAT CONCAT_WS LOWER UPPER TRIM LEFT RIGHT
  *     SUBSTRING ABS INT BOOL STRING IS_INT IS_BOOL; `data.a.b` reads into JSON data (an extension)
  *
- * A value that is missing makes a comparison false.  INVALID says where: "at 12: ...".
+ * In a pattern what is missing fits {"exists": false} alone.  In CESQL it makes unknown what is
+ * asked of it, under NOT and beside OR, too, unless that side is not looked at; unknown does not
+ * match.  INVALID says where: "filter, at 12: ...".
  */
 struct event_filter;
 int event_filter_parse(const char *text, struct event_filter **ret_filter, struct error *err);

@@ -15,6 +15,9 @@
  * Connections are kept for the next request of the same version of a function, never for another.
  *
  * The thread of the loop.  Nothing here calls back from inside a call of this door.
+ *
+ * Sources: RFC 9110 (methods, redirects, fields of a connection); RFC 6890 (addresses that are not
+ * public); the Fetch standard (what a redirect makes of POST, of Authorization and Cookie).
  */
 #ifndef SERVICE_FETCH_FETCH_H
 #define SERVICE_FETCH_FETCH_H
@@ -72,11 +75,10 @@ struct fetch_options {
     struct loop *loop;
     struct telemetry *telemetry;
     const char *authority_file; /* PEM: whom to believe; NULL, "": the system's */
-    const char
-        *refused; /* addresses and networks that are never reached, with commas; may be NULL */
-    uint64_t fetches_max;    /* at once on this node; 0: there is no fetching here */
-    uint64_t function_max;   /* at once of one version of a function */
-    uint64_t body_bytes_max; /* of a response, decoded */
+    const char *refused;        /* addresses and networks, with commas, nobody reaches; or NULL */
+    uint64_t fetches_max;       /* at once on this node; 0: there is no fetching here */
+    uint64_t function_max;      /* at once of one version of a function */
+    uint64_t body_bytes_max;    /* of a response, decoded */
 };
 
 /* INVALID: `refused` has an entry that is no address; what reading the file failed with. */
@@ -169,7 +171,8 @@ bool fetch_is_over(const struct fetch *fetch);
 int fetch_status(const struct fetch *fetch);
 struct text fetch_fields(const struct fetch *fetch);
 
-/* Bytes of the body that can be taken now; and take some: they are valid until the next call. */
+/* Bytes of the body that can be taken now; is it so many that the server waits; and append at most
+ * so many to `out`, which lets the server go on. */
 size_t fetch_waiting(const struct fetch *fetch);
 bool fetch_is_full(const struct fetch *fetch);
 void fetch_take(struct fetch *fetch, size_t most, struct buffer *out);

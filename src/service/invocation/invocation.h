@@ -19,6 +19,9 @@
  * kept; its end, and what its destination is told, are one command: recorded once.
  *
  * Main loop thread.  Every `done` is called later, once.
+ *
+ * Sources: RFC 7240 (Prefer); the IETF's draft of the Idempotency-Key field; AWS Lambda Developer
+ * Guide, asynchronous invocation.
  */
 #ifndef SERVICE_INVOCATION_INVOCATION_H
 #define SERVICE_INVOCATION_INVOCATION_H
@@ -82,7 +85,7 @@ struct invocation_request { /* lent for the call */
     const char *path;     /* after the function's; NULL: none; of a route: all of it */
     const struct gateway_origin *origin; /* NULL: nobody was asked for, and no route led here */
     const char *query;                   /* NULL: none */
-    const char *const *fields;
+    const char *const *fields;           /* "Name: value" lines, NULL at the end; or NULL */
     const void *body;
     size_t body_length;
     const char *idempotency; /* NULL: none */
@@ -124,7 +127,8 @@ void invocation_cancel(struct invocation_service *service, const char *project, 
 void invocation_redrive(struct invocation_service *service, const char *project, const char *id,
                         void (*done)(const struct error *error, void *context), void *context);
 
-/* `done` when it has ended, or the time is over. */
+/* `done` when it has ended, or the time is over: which, its state says.  The wait is the caller's
+ * to free, after `done`, or before it: then nothing is called.  Accepts NULL. */
 struct invocation_wait;
 struct invocation_wait *invocation_wait_new(struct invocation_service *service, const char *id,
                                             uint64_t timeout_ms, void (*done)(void *context),

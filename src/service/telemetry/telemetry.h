@@ -4,6 +4,9 @@
  * Function logs are lines with time, request id, level, function and version, kept per function in
  * bounded segments on this node (FOLDER/PROJECT/FUNCTION/N.log, JSON lines): the oldest segment
  * goes when the bound is reached.  Any thread.
+ *
+ * Sources: sd-daemon(3) (levels of lines); OpenTelemetry semantic conventions for FaaS; Prometheus
+ * text format 0.0.4, OpenMetrics 1.0.0; OTLP 1 over HTTP.
  */
 #ifndef SERVICE_TELEMETRY_TELEMETRY_H
 #define SERVICE_TELEMETRY_TELEMETRY_H
@@ -50,14 +53,13 @@ struct telemetry_line {
 };
 
 /* Raw standard error of one call: cut into lines here (at most 8 KiB each).  A line that begins
- * with
- * "<0>".."<7>" (sd-daemon(3)) has that level; others are info. */
+ * with "<0>" to "<7>" (sd-daemon(3)) has that level; others are info. */
 void telemetry_log(struct telemetry *telemetry, const char *project, const char *function,
                    uint64_t version, const char *request_id,
                    const struct trace_context *trace_or_null, const void *bytes, size_t length);
 
 /* Visit kept lines with sequence > after, oldest first, at most `lines_max` newest ones; of one
- * trace, where its id is given. */
+ * trace, where its id is given.  Lines are lent for the call.  Reading files may fail: OS. */
 int telemetry_read(struct telemetry *telemetry, const char *project, const char *function,
                    uint64_t after, size_t lines_max, const char *trace_or_null,
                    void (*visit)(const struct telemetry_line *line, void *context), void *context,

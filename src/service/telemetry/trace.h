@@ -7,9 +7,9 @@
  * what has no room is left out and counted.
  *
  *     struct trace_span span;
- *     trace_begin(telemetry, &span, &(struct trace_start){.name = "deliver", .kind =
- * TRACE_CONSUMER, .parent = trace_parent_of(traceparent)}); trace_text(&span, "messaging.system",
- * "blixard");
+ *     struct trace_start start = {.name = "deliver", .parent = trace_parent_of(traceparent)};
+ *     trace_begin(telemetry, &span, &start);
+ *     trace_text(&span, "messaging.system", "blixard");
  *     ... trace_write_parent(&span.context, text) goes to whom it calls ...
  *     trace_fail(&span, "timeout", err.text);
  *     trace_end(telemetry, &span);
