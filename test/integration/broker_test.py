@@ -293,6 +293,14 @@ class Nats(Case):
         consumer.kill()
         self.assertEqual(bodies(self.consume("nats", self.settings).take(1)), ["kept"])
 
+    def test_what_was_not_answered_at_an_end_comes_again_at_once(self):
+        settings = {**self.settings, "ack_wait_ms": 3600000}
+        self.publish("orders.new", "kept")
+        consumer = self.consume("nats", settings)
+        self.assertEqual(bodies(consumer.take(1, answer=None)), ["kept"])
+        consumer.end()
+        self.assertEqual(bodies(self.consume("nats", settings).take(1)), ["kept"])
+
     def test_what_is_answered_after_the_server_came_back_is_answered(self):
         pending = b"PUB $JS.API.CONSUMER.INFO.ORDERS.blixard answers 0\r\n\r\n"
         settings = {**self.settings, "ack_wait_ms": 3600000}

@@ -173,6 +173,15 @@ static void take_verdicts(struct client *client)
     }
 }
 
+static void answer_held(struct client *client, const char *what)
+{
+    for (unsigned i = 0; i < client->slots.size; i++) {
+        if (client->slots.held[i] != NULL) {
+            answer(client, client->slots.held[i], what);
+        }
+    }
+}
+
 /* What is being worked on is not to be delivered again. */
 static void extend(struct client *client)
 {
@@ -181,11 +190,7 @@ static void extend(struct client *client)
         return;
     }
     client->extended_ms = now_ms;
-    for (unsigned i = 0; i < client->slots.size; i++) {
-        if (client->slots.held[i] != NULL) {
-            answer(client, client->slots.held[i], "+WPI");
-        }
-    }
+    answer_held(client, "+WPI");
 }
 
 static bool fetch(struct client *client, unsigned room)
@@ -224,6 +229,9 @@ static void serve(struct client *client)
         }
     }
     take_verdicts(client);
+    if (broker_is_stopping(client->broker)) {
+        answer_held(client, "-NAK"); /* or nobody gets it before ack_wait is over */
+    }
     if (client->connection != NULL) {
         natsConnection_FlushTimeout(client->connection, 1000);
     }
