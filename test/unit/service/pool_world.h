@@ -13,7 +13,7 @@
  * A world around the pool that does what the pool says: it starts runners and loads images at once
  * (unless told to hold them back), notes which call runs where, and checks what must hold.
  */
-enum { CALLS_MAX = 400, RUNNERS = 3, SLOTS = 4, TRACE_MAX = 4096 };
+enum { CALLS_MAX = 400, RUNNERS = 3, SLOTS = 8, TRACE_MAX = 4096 };
 
 enum call_state { CALL_FREE, CALL_WAITING, CALL_RUNNING, CALL_FAILED, CALL_PREPARED };
 
@@ -52,6 +52,7 @@ struct world {
 
 static inline struct world *world_new(unsigned slots, unsigned runners)
 {
+    CHECK(slots <= SLOTS && runners <= RUNNERS);
     struct world *world = NEW(struct world);
     world->now_ms = 1000;
     world->pool =
