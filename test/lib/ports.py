@@ -7,14 +7,27 @@ import random
 import socket
 
 FIRST, LAST = 10000, 19999
+claimed = []  # a name for each port that was given, held as long as this process lives
 
 
 def free_port(host="127.0.0.1"):
     return free_ports(1, host)[0]
 
 
+def claim(port):
+    """Nobody else is given it, though nobody listens there yet: abstract names are of one network namespace, as ports are."""
+    name = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    try:
+        name.bind(f"\0blixard-test-port-{port}")
+    except OSError:
+        name.close()
+        return False
+    claimed.append(name)
+    return True
+
+
 def free_ports(count, host="127.0.0.1"):
-    """So many that nobody has now, chosen by chance, so that tests beside each other choose others."""
+    """So many that nobody has now, chosen by chance, and that nobody was given: not even this process, for a server that has not begun."""
     found = []
     for port in random.sample(range(FIRST, LAST + 1), 1000):
         if len(found) == count:
@@ -23,8 +36,9 @@ def free_ports(count, host="127.0.0.1"):
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
                 probe.bind((host, port))
-                found.append(port)
             except OSError:
-                pass  # taken
+                continue  # taken
+        if claim(port):
+            found.append(port)
     assert len(found) == count, f"no {count} free ports among 1000"
     return found
