@@ -144,9 +144,12 @@ bool machine_pin(struct machine_service *service, const char *id, const struct m
     return true;
 }
 
+/* Whoever is not to have any more has them until placement has seen that, too. */
 const char *pin_own_cpus(const struct machine *machine)
 {
-    return machine->pin != NULL && machine->pin->place.is_own ? machine->pin->place.cpus : "";
+    bool is_owner = machine->pin != NULL && machine->pin->place.is_own &&
+        json_is_true(json_object_get(machine->config, "dedicated_cpus"));
+    return is_owner ? machine->pin->place.cpus : "";
 }
 
 const char *pin_nodes(const struct machine *machine)
