@@ -119,6 +119,11 @@ def runs(pid):
         return False
 
 
+def memory_binding(show):
+    """Of the machine that show() shows: its node tells it where to run, and finds how its memory is bound, a moment after it has begun."""
+    return next(said for said in (show().get("memory_binding") for _ in range(300)) if said)
+
+
 @contextlib.contextmanager
 def machines_of(*folders):
     """Machines, and clones that functions wait in, outlive their nodes, whose data folders these are: what a test leaves behind is ended by its monitor."""
