@@ -366,6 +366,8 @@ static void paths(void)
     IS(__wasi_path_remove_directory(folder, "dir/nested/file"), E(NOTDIR));
     IS(__wasi_path_remove_directory(folder, "dir/nested/file/"), E(NOTDIR));
     IS(__wasi_path_remove_directory(folder, "dir"), E(NOTEMPTY));
+    IS(cannot_open("dir/nested/file/", 0, __WASI_OFLAGS_CREAT), E(ISDIR));
+    IS(cannot_open("dir/", 0, __WASI_OFLAGS_CREAT | __WASI_OFLAGS_EXCL), E(ISDIR));
     GOES(open_in(folder, "dir/nested/file", 0, 0, 0, &fd));
     IS(__wasi_path_open(fd, 0, "foo", __WASI_OFLAGS_CREAT, 0, 0, 0, &fd), E(NOTDIR));
     GOES(__wasi_fd_close(fd));
@@ -374,6 +376,28 @@ static void paths(void)
     IS(__wasi_path_rename(folder, "dir/moved/file", folder, "x/"), E(NOTDIR));
     GOES(__wasi_path_unlink_file(folder, "dir/moved/file"));
     GOES(__wasi_path_remove_directory(folder, "dir/moved/"));
+    GOES(__wasi_path_remove_directory(folder, "dir"));
+}
+
+/* A path that ends with ".." or "." is one of a folder, but not the name of one. */
+static void no_names(void)
+{
+    uint8_t text[16];
+    size_t used;
+    GOES(__wasi_path_create_directory(folder, "dir"));
+    IS(__wasi_path_create_directory(folder, "dir/.."), E(EXIST));
+    IS(__wasi_path_create_directory(folder, "dir/."), E(EXIST));
+    IS(__wasi_path_symlink("x", folder, "dir/.."), E(EXIST));
+    IS(__wasi_path_readlink(folder, "dir/..", text, sizeof(text), &used), E(INVAL));
+    IS(__wasi_path_link(folder, 0, "dir/..", folder, "x"), E(PERM));
+    IS(__wasi_path_link(folder, 0, "dir/", folder, "x"), E(PERM));
+    IS(__wasi_path_link(folder, 0, "dir/", folder, "dir"), E(EXIST));
+    IS(__wasi_path_unlink_file(folder, "dir/.."), E(ISDIR));
+    IS(__wasi_path_rename(folder, "dir/.", folder, "x"), E(BUSY));
+    IS(__wasi_path_rename(folder, "dir", folder, "dir/.."), E(BUSY));
+    IS(__wasi_path_rename(folder, "none", folder, "."), E(BUSY));
+    IS(__wasi_path_rename(folder, "..", folder, "x"), E(PERM));
+    IS(__wasi_path_create_directory(folder, "dir/../.."), E(PERM));
     GOES(__wasi_path_remove_directory(folder, "dir"));
 }
 
@@ -580,6 +604,7 @@ int main(int argument_count, char **arguments)
     flags();
     times();
     paths();
+    no_names();
     links();
     a_link_is_the_file();
     entries();

@@ -41,6 +41,18 @@ static uint32_t create(const struct place *place, uint32_t flags, uint32_t *ret_
                                : folder_make(place->folder, place->name, WASI_KIND_FILE, ret_node);
 }
 
+/* What is to be made if it is not there is a file, so a '/' behind its name is wrong even if it is.
+ */
+static uint32_t refuse_slash(struct path path)
+{
+    struct place place;
+    while (path.length > 1 && path.bytes[path.length - 1] == '/') {
+        path.length--;
+    }
+    uint32_t error = find(path, false, &place);
+    return error != WASI_OK ? error : WASI_EISDIR;
+}
+
 static uint32_t open_file(uint32_t node, uint32_t flags, bool writes)
 {
     bool changes = writes || (flags & WASI_OPEN_TRUNCATE);
@@ -59,6 +71,9 @@ uint32_t path_open(struct path path, bool follows, uint32_t flags, bool writes, 
     bool is_exclusive = (flags & WASI_OPEN_CREATE) && (flags & WASI_OPEN_EXCLUSIVE);
     if ((flags & WASI_OPEN_CREATE) && (flags & WASI_OPEN_DIRECTORY)) {
         return WASI_EINVAL;
+    }
+    if ((flags & WASI_OPEN_CREATE) && path.length > 0 && path.bytes[path.length - 1] == '/') {
+        return refuse_slash(path);
     }
     uint32_t error = find(path, follows && !is_exclusive, &place);
     if (error != WASI_OK) {
@@ -169,9 +184,6 @@ uint32_t path_rename(struct path from, struct path to)
     struct place source;
     struct place target;
     uint32_t error = find_name(from, &source);
-    if (error == WASI_OK && source.node == NODE_NONE) {
-        error = WASI_ENOENT;
-    }
     if (error == WASI_OK) {
         error = find_name(to, &target);
     }
@@ -180,6 +192,9 @@ uint32_t path_rename(struct path from, struct path to)
     }
     if (source.folder == NODE_NONE || target.folder == NODE_NONE) {
         return WASI_EBUSY;
+    }
+    if (source.node == NODE_NONE) {
+        return WASI_ENOENT;
     }
     if (node_is_fixed(source.folder) || node_is_fixed(target.folder)) {
         return WASI_EROFS;

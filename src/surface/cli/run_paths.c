@@ -102,12 +102,12 @@ static int find_place(const struct handle *handle, const struct question *questi
     }
     snprintf(ret_place->name, sizeof(ret_place->name), "%s", name);
     if (strcmp(name, "..") == 0) {
-        /* Not a name; refuse what leads out, and say of the rest that it is in use. */
-        r = open_beneath(handle->fd, path.bytes, O_PATH | O_DIRECTORY);
-        if (r >= 0) {
-            close(r);
+        /* Not a name, under which Linux makes, moves and removes nothing; what leads out is
+         * refused. */
+        FD_OWNED int whole = open_beneath(handle->fd, path.bytes, O_PATH | O_DIRECTORY);
+        if (whole < 0) {
+            return whole;
         }
-        return r < 0 ? r : -EBUSY;
     }
     if (slash != NULL) {
         *slash = '\0';
@@ -297,7 +297,7 @@ static int make_link(const struct run_folders *folders, const struct handle *han
     int r = find_place(handle, question, 0, &source);
     if (r == 0 && source.wants_folder) {
         mode_t kind = kind_at(&source);
-        r = kind == 0 ? -ENOENT : kind == S_IFDIR ? -EPERM : -ENOTDIR;
+        r = kind == 0 ? -ENOENT : kind == S_IFDIR ? 0 : -ENOTDIR;
     }
     if (r == 0) {
         r = find_free(to, question, 1, false, &target);
