@@ -1,6 +1,6 @@
 """Load on a cluster that is written down, and faults that befall it: what torture_test.py is made of.
 
-    load = Load(cluster, seed)           # registers (labels of nodes) and creates (clients), by several threads
+    load = Load(cluster, seed)           # registers (labels of nodes), keys that are swapped and creates (clients), by several threads
     load.start()
     faults = Faults(cluster, seed, load)
     for _ in range(30):
@@ -27,25 +27,32 @@ from node import Refused
 # Errors after which the change has certainly not come to be; any other failure of a write leaves that open.
 NOT_DONE = {"not_leader", "overloaded", "conflict", "limit", "unavailable", "unauthenticated", "denied", "invalid", "not_found"}
 LABELS = 6
+KEYS = 3
 UNANSWERED_SECONDS = 6
 
 
 class Operation:
     """One call of one process (a process is a thread between two unknown outcomes)."""
-    __slots__ = ("process", "register", "kind", "value", "began", "ended", "server")
+    __slots__ = ("process", "register", "kind", "value", "expected", "began", "ended", "server")
 
     def __init__(self, process, register, kind, value, server):
         self.process = process
         self.register = register
-        self.kind = kind      # "write" or "read"
+        self.kind = kind      # "write", "read", "swap", "refused"
         self.value = value    # written, or read
+        self.expected = None  # of a swap
         self.server = server
         self.began = time.monotonic_ns()
         self.ended = None     # None: never answered, or with an unknown outcome
 
 
+def code_of(answer):
+    """Of a refusal; otherwise None."""
+    return (answer.problem or {}).get("code", str(answer.status)) if isinstance(answer, Refused) else None
+
+
 class Load:
-    def __init__(self, cluster, seed, writers=4, creators=2):
+    def __init__(self, cluster, seed, writers=4, swappers=2, creators=2):
         self.cluster = cluster
         self.seed = seed
         self.nodes = [server.name for server in cluster.servers]
@@ -56,6 +63,7 @@ class Load:
         self.changed = threading.Condition()
         self.over = threading.Event()
         self.threads = [threading.Thread(target=self._guard, args=(self._registers, n), daemon=True) for n in range(writers)]
+        self.threads += [threading.Thread(target=self._guard, args=(self._swaps, n), daemon=True) for n in range(swappers)]
         self.threads += [threading.Thread(target=self._guard, args=(self._creates, n), daemon=True) for n in range(creators)]
         self.broken = []
 
@@ -104,7 +112,7 @@ class Load:
         try:
             return "done", api[1].call(method, path, body, fields)
         except Refused as refused:
-            code = (refused.problem or {}).get("code", str(refused.status))
+            code = code_of(refused)
             self.refused[code] = self.refused.get(code, 0) + 1
             self.over.wait(0.01)
             return ("not done" if code in NOT_DONE else "unknown"), refused
@@ -143,6 +151,44 @@ class Load:
             if operation.ended is None:
                 process += 1000  # its call may still come to be: it is another process that goes on
 
+    def _swaps(self, number, chance):
+        """Keys that are written if they are as they were seen last; that one is not says something, too."""
+        api = [None, None]
+        process, count = number, 0
+        seen = {}  # key: (value, revision; 0: there is none)
+        while not self.over.is_set():
+            key = f"s{chance.randrange(KEYS)}"
+            self._server(chance, api)
+            operation = Operation(process, f"kv/{key}", "read", None, api[0].name)
+            if key not in seen or chance.random() < 0.3:
+                known, answer = self._call(chance, api, "GET", f"/v1/kv/{key}?format=json&consistency=linearizable")
+                if code_of(answer) == "not_found":
+                    seen[key] = None, 0
+                elif known == "done":
+                    seen[key] = answer["value"], answer["revision"]
+                else:
+                    continue
+                operation.value = seen[key][0]
+            else:
+                count += 1
+                operation.kind, operation.value = "swap", f"s{number}.{count}"
+                operation.expected, revision = seen.pop(key)
+                only_if = f"if_revision={revision}" if revision else "if_absent=true"
+                known, answer = self._call(chance, api, "PUT", f"/v1/kv/{key}?{only_if}", operation.value)
+                if known == "unknown":
+                    self.history.append(operation)
+                    process += 1000
+                    continue
+                if known == "done":
+                    seen[key] = operation.value, answer["revision"]
+                    self._acknowledge()
+                elif code_of(answer) == "conflict":
+                    operation.kind, operation.value = "refused", None
+                else:
+                    continue
+            operation.ended = time.monotonic_ns()
+            self.history.append(operation)
+
     def _creates(self, number, chance):
         """Clients with names of their own, asked for again until it is known that they are there."""
         api = [None, None]
@@ -154,7 +200,7 @@ class Load:
             while not self.over.is_set():
                 began = time.monotonic()
                 known, answer = self._call(chance, api, "POST", "/v1/clients", {"name": name, "kind": "token"})
-                exists = isinstance(answer, Refused) and (answer.problem or {}).get("code") == "exists"
+                exists = code_of(answer) == "exists"
                 tries.append(f"{time.monotonic() - began:.3f} s, {known}: {str(answer)[:300]}")
                 if exists and self.clients.get(name) != "unknown":
                     raise AssertionError(f"client {name} is there, and nobody was told that it may be: {tries}")
