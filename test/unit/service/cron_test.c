@@ -292,6 +292,98 @@ TEST(cron, offsets_are_those_of_libc)
     tzset();
 }
 
+/* ---- Every minute around a change, as the header says it ---- */
+
+struct fields {
+    uint64_t minutes;
+    uint32_t hours;
+    char text[400];
+};
+
+/* Minutes and hours at random, few or many of them. */
+static void draw_fields(uint64_t seed, struct fields *fields)
+{
+    uint64_t mixed = seed * 0x9e3779b97f4a7c15;
+    size_t used = 0;
+    *fields = (struct fields){.minutes = 1ull << (mixed % 60) | 1ull << (mixed / 60 % 60)};
+    fields->hours = (uint32_t)(mixed >> 40 | 1) & 0xffffff;
+    fields->hours = seed % 5 == 0 ? 0xffffff
+        : seed % 5 == 1           ? 1u << (mixed >> 50) % 24
+                                  : fields->hours;
+    for (unsigned i = 0; i < 60; i++) {
+        if ((fields->minutes >> i & 1) != 0) {
+            used += (size_t)snprintf(fields->text + used, sizeof(fields->text) - used, "%s%u",
+                                     used > 0 ? "," : "", i);
+        }
+    }
+    const char *between = " ";
+    for (unsigned i = 0; i < 24; i++) {
+        if ((fields->hours >> i & 1) != 0) {
+            used += (size_t)snprintf(fields->text + used, sizeof(fields->text) - used, "%s%u",
+                                     between, i);
+            between = ",";
+        }
+    }
+    snprintf(fields->text + used, sizeof(fields->text) - used, " * * *");
+}
+
+static bool names_wall(const struct fields *fields, int64_t wall)
+{
+    int64_t minute = (wall / 60) % (24 * 60);
+    return (fields->minutes >> (minute % 60) & 1) != 0 && (fields->hours >> (minute / 60) & 1) != 0;
+}
+
+static bool runs_at(const struct cron_zone *zone, const struct fields *fields, int64_t at)
+{
+    int64_t offset = cron_zone_offset(zone, at);
+    int64_t before = cron_zone_offset(zone, at - 1);
+    int64_t earlier = at + offset - cron_zone_offset(zone, at - 86400);
+    bool is_second = earlier < at && earlier + cron_zone_offset(zone, earlier) == at + offset;
+    bool follows_time = fields->hours == 0xffffff;
+    bool runs = names_wall(fields, at + offset) && (follows_time || !is_second);
+    for (int64_t wall = at + before; wall < at + offset && !follows_time; wall += 60) {
+        runs = runs || names_wall(fields, wall);
+    }
+    return runs;
+}
+
+TEST(cron, every_minute_around_every_change_is_as_the_header_says)
+{
+    static const char *const names[] = {
+        "Europe/Berlin",    "America/New_York", "Australia/Lord_Howe", "Antarctica/Troll",
+        "America/Santiago", "Africa/Cairo",     "Africa/Casablanca",   "Pacific/Chatham",
+        "America/Nuuk",     "Europe/Dublin",    "Asia/Gaza",
+    };
+    uint64_t seed = 0;
+    for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
+        struct cron_zone *zone = zone_of(names[i]);
+        int64_t change = (int64_t)(moment("2026-01-01T00:00:00Z") / 1000);
+        for (int n = 0; n < 4; n++) {
+            EXPECT(cron_zone_next_change(zone, change, &change));
+            for (int many = 0; many < 10; many++) {
+                struct fields fields;
+                struct cron *cron = NULL;
+                struct error err = {0};
+                draw_fields(++seed, &fields);
+                EXPECT(cron_parse(fields.text, zone, &cron, &err) == 0);
+                int64_t at = change - 86400;
+                uint64_t next = cron_next(cron, (uint64_t)(at - 1) * 1000, 0) / 1000;
+                for (; at < change + 86400; at += 60) {
+                    bool runs = runs_at(zone, &fields, at);
+                    if (runs != ((uint64_t)at == next)) {
+                        printf("%s: \"%s\" at %lld, %lld after the change\n", names[i], fields.text,
+                               (long long)at, (long long)(at - change));
+                    }
+                    EXPECT(runs == ((uint64_t)at == next));
+                    next = runs ? cron_next(cron, (uint64_t)at * 1000, 0) / 1000 : next;
+                }
+                cron_free(cron);
+            }
+        }
+        cron_zone_free(zone);
+    }
+}
+
 /* ---- Policies, in virtual time ---- */
 
 struct scene {
