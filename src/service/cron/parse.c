@@ -217,8 +217,26 @@ static int take_fields(struct cron *cron, const struct text texts[FIELDS], struc
     return 0;
 }
 
+/* What others write otherwise. */
+static int check_dialect(const char *text, struct error *err)
+{
+    if (strncasecmp(text, "CRON_TZ=", 8) == 0 || strncmp(text, "TZ=", 3) == 0) {
+        return error_set(err, ERROR_INVALID,
+                         "schedule \"%.60s\": the time zone stands beside it, not in it", text);
+    }
+    return strchr(text, '(') == NULL
+        ? 0
+        : error_set(err, ERROR_INVALID,
+                    "schedule \"%.60s\": rate(5 minutes) is \"@every 5m\" here, cron(0 3 * * ? *) "
+                    "\"0 3 * * *\", and at(2027-01-31T09:00:00) \"@at 2027-01-31T09:00:00\"",
+                    text);
+}
+
 static int parse_fields(struct cron *cron, const char *text, struct error *err)
 {
+    if (check_dialect(text, err) < 0) {
+        return -ERROR_INVALID;
+    }
     struct text texts[FIELDS];
     unsigned count = 0;
     for (const char *at = text + strspn(text, " \t"); *at != '\0'; at += strspn(at, " \t")) {

@@ -206,6 +206,9 @@ TEST(cron, what_is_wrong_is_named)
     refused("* * L-40 * *", "L-3");
     refused("* * * * 5#6", "5#3");
     refused("* L * * *", "hour");
+    refused("rate(5 minutes)", "@every 5m");
+    refused("cron(0 3 * * ? *)", "\"0 3 * * *\"");
+    refused("CRON_TZ=Europe/Berlin 0 9 * * *", "time zone stands beside it");
     refused("@often", "not known");
     refused("@every 10ms", "@every");
     refused("@every soon", "@every");
