@@ -45,7 +45,7 @@
 #include "service/instance/demand.h"
 
 enum {
-    POOL_RUNNERS_MAX = 16,
+    POOL_RUNNERS_MAX = 256, /* as the option runners_max has it */
     POOL_SLOTS_MAX = 64,    /* per runner */
     POOL_IMAGES_MAX = 256,  /* loaded in one runner; beyond it the least recently used goes */
     POOL_STREAK_MAX = 8,    /* warm calls in a row while other functions wait */

@@ -1,3 +1,5 @@
+#include <string.h>
+
 #include "test/unit/service/pool_world.h"
 
 TEST(instance_pool, starts_a_runner_and_loads_once_for_the_calls_that_wait)
@@ -542,6 +544,32 @@ static void run_dry(struct world *world, uint64_t *seed)
             advance(world, wake_ms > world->now_ms ? wake_ms - world->now_ms : 1);
         }
     }
+}
+
+/* What a node can be told to have is what a pool can have. */
+TEST(instance_pool, takes_what_the_options_of_a_node_allow)
+{
+    static const struct {
+        const char *name;
+        uint64_t most;
+    } options[] = {
+#define OPTION_TEXT(name, otherwise, text)
+#define OPTION_U64(name, otherwise, least, most, unit, text) {#name, most},
+#include "options.def"
+#undef OPTION_U64
+#undef OPTION_TEXT
+    };
+    unsigned seen = 0;
+    for (size_t i = 0; i < sizeof(options) / sizeof(options[0]); i++) {
+        if (strcmp(options[i].name, "runners_max") == 0) {
+            EXPECT(options[i].most == POOL_RUNNERS_MAX);
+            seen++;
+        } else if (strcmp(options[i].name, "slots_per_runner") == 0) {
+            EXPECT(options[i].most == POOL_SLOTS_MAX);
+            seen++;
+        }
+    }
+    EXPECT(seen == 2);
 }
 
 /*
