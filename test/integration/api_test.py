@@ -130,7 +130,7 @@ class Refusals(unittest.TestCase):
 
     def test_settings_have_ranges(self):
         self.assertIn("memory_bytes is 65535 bytes; it must be from 64 KiB to ", self.deploy_refused(module="0" * 64, memory_bytes=65535))
-        self.assertIn("900000", self.deploy_refused(module="0" * 64, timeout_ms=900001))
+        self.assertIn("900001 ms; it must be from 1 ms to 15 min", self.deploy_refused(module="0" * 64, timeout_ms=900001))
         self.assertIn("digit", self.deploy_refused(module="0" * 64, environment={"1A": ""}))
 
     def test_odd_names_are_refused_with_the_rule(self):

@@ -70,7 +70,7 @@ class Change(NodeCase):
         # what is wrong is refused, and nothing has changed by it
         self.assertIn("say what", self.refused("vm", "resize", "web"))
         self.assertIn("cannot become smaller", self.refused("vm", "resize", "web", "--disk", "32MiB"))
-        self.assertIn("memory_bytes", self.refused("vm", "resize", "web", "--memory", "1"))
+        self.assertIn("--memory is", self.refused("vm", "resize", "web", "--memory", "1"))
         self.assertIn("cpus", self.refused("vm", "resize", "web", "--cpus", "100000"))
         self.assertIn("no machine", self.refused("vm", "resize", "nobody", "--cpus", "2"))
         self.assertIn("other already", self.refused("vm", "rename", "web", "other"))

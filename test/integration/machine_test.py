@@ -300,7 +300,7 @@ class Refusals(Case):
                 (("vm", "create", "x", "--image", "nothing"), "no image"),
                 (("vm", "create", "x", "--image", "small", "--publish", "7999:80"), "published by machine"),
                 (("vm", "create", "x", "--image", "small", "--publish", "80"), "HOST-PORT"),
-                (("vm", "create", "x", "--image", "small", "--memory", "1MiB"), "memory_bytes"),
+                (("vm", "create", "x", "--image", "small", "--memory", "1MiB"), "--memory is 1 MiB"),
                 (("vm", "create", "x", "--image", "small", "--cpus", "1000"), "cpus"),
                 (("vm", "create", "X_y", "--image", "small"), "no name"),
                 (("vm", "create", "x"), "--image"),

@@ -433,10 +433,11 @@ static void name_flag(const struct verb *verb, const struct arguments *arguments
     const char *name = err->text + (is_query ? 1 : is_field ? 2 : 0);
     size_t length = strspn(name, "abcdefghijklmnopqrstuvwxyz0123456789_");
     const char *rest = name + length;
-    bool is_name = is_query || is_field || memchr(name, '_', length) != NULL; /* no English word */
+    bool is_number = memchr(name, '_', length) != NULL && text_starts_with(rest, " is ");
+    bool is_name = is_query || is_field || is_number;
     const struct flag *flag = is_name ? find_named(verb->flags, name, length) : NULL;
     static const char *const units[] = {"_ms", "_bytes"};
-    for (size_t i = 0; flag == NULL && i < sizeof(units) / sizeof(units[0]); i++) {
+    for (size_t i = 0; is_name && flag == NULL && i < sizeof(units) / sizeof(units[0]); i++) {
         size_t unit = strlen(units[i]);
         if (length > unit && strncmp(rest - unit, units[i], unit) == 0) {
             flag = find_named(verb->flags, name, length - unit);
