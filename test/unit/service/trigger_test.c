@@ -1,15 +1,20 @@
 /* Triggers on a store of their own, with a source that the test holds; no function is called. */
 #include "service/trigger/trigger.h"
 
+#include <string.h>
 #include <uv.h>
 
 #include "base/error.h"
+#include "base/json.h"
 #include "base/loop/loop.h"
+#include "base/memory.h"
 
 #include "engine/store/store.h"
 
 #include "service/event/event.h"
+#include "service/schema/schema.h"
 #include "service/trigger/driver.h"
+#include "service/trigger/parts.h"
 
 #include "test/lib/test.h"
 
@@ -183,4 +188,25 @@ TEST(trigger, slots_that_are_passed_over_are_counted_once_whoever_sees_them)
     EXPECT(skipped == 4);
     store_close(scene.store);
     loop_free(scene.loop);
+}
+
+/* A default is told in words where the type is described, and in force in the trigger's own table.
+ */
+TEST(trigger_config, defaults_are_those_that_the_types_tell)
+{
+    JSON_OWNED json_t *document = json_object();
+    const char *key = NULL;
+    json_t *value = NULL;
+    trigger_config_complete(document);
+    EXPECT(json_object_size(document) >= 5);
+    json_object_foreach(document, key, value)
+    {
+        const struct schema_field *field = schema_find("TriggerSpec", key);
+        EXPECT(field != NULL);
+        MEMORY_OWNED char *told =
+            memory_format("(default %lld)", (long long)json_integer_value(value));
+        EXPECT(strstr(field->text, told) != NULL);
+        field = schema_find("Trigger", key);
+        EXPECT(field != NULL && strstr(field->text, told) != NULL);
+    }
 }
