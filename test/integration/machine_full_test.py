@@ -13,6 +13,11 @@ from node_case import NodeCase
 PLAIN_ONLY = "the time goes to guests that are emulated, and to QEMU"
 
 
+def pieces(megabytes, path):
+    """What a guest writes: the same random megabyte again and again, as an emulated guest makes few of them in a second."""
+    return f"for i in $(seq {megabytes}); do cat /root/piece || exit; done > {path}"
+
+
 class Full(NodeCase):
     @classmethod
     def setUpClass(cls):
@@ -57,7 +62,7 @@ class Full(NodeCase):
         self.ok("vm", "create", "m", "--image", "small", "--memory", "384MiB", "--disk", "64MiB", "--volume", "data:/srv/data")
         # Its memory has no room: it is told, and the machine goes on.
         self.ok("vm", "exec", "m", "--", "sh", "-c",
-                "mkdir /ram && mount -t tmpfs -o size=260m none /ram && head -c 230000000 /dev/urandom > /ram/much")
+                "head -c 1000000 /dev/urandom > /root/piece && sync && mkdir /ram && mount -t tmpfs -o size=260m none /ram && " + pieces(230, "/ram/much"))
         self.fill(160 << 20)
         self.check_full("no space is left on the disk of its node", "vm", "snapshot", "create", "m")
         self.assertEqual(self.ok("vm", "exec", "m", "--", "cat", "/proc/sys/kernel/ostype"), "Linux\n")
@@ -66,7 +71,7 @@ class Full(NodeCase):
         self.fill()
         self.check_full("of which Blixard keeps 128 MiB", "vm", "snapshot", "create", "m")
         writer = subprocess.Popen([BUILD / "blixard", "vm", "exec", "m", "--", "sh", "-c",
-                                   "head -c 100000000 /dev/urandom > /srv/data/much && sync && busybox md5sum < /srv/data/much; echo $?"],
+                                   pieces(100, "/srv/data/much") + " && sync && busybox md5sum < /srv/data/much; echo $?"],
                                   env=self.node.env, stdout=subprocess.PIPE, text=True)
         shown = self.wait_for("paused")
         self.assertIn("disk is full", shown["reason"])
@@ -89,7 +94,7 @@ class Full(NodeCase):
         # Who wants it to end does not wait for room: it is killed when its time to go down is over.
         self.fill()
         writer = subprocess.Popen([BUILD / "blixard", "vm", "exec", "m", "--", "sh", "-c",
-                                   "head -c 100000000 /dev/urandom > /srv/data/more && sync"],
+                                   pieces(100, "/srv/data/more") + " && sync"],
                                   env=self.node.env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         self.wait_for("paused")
         self.ok("vm", "stop", "m")
