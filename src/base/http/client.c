@@ -616,10 +616,12 @@ static struct http_call *new_call(struct http_client *client, const char *method
     buffer_append_string(&call->request, target);
     buffer_append(&call->request, " HTTP/1.1\r\n", 11);
     for (; fields != NULL && *fields != NULL; fields++) {
-        CHECK(strpbrk(*fields, "\r\n") == NULL);
-        has_host = has_host || strncasecmp(*fields, "host:", 5) == 0;
-        buffer_append_string(&call->request, *fields);
-        buffer_append(&call->request, "\r\n", 2);
+        size_t length = strlen(*fields);
+        CHECK(memchr(*fields, '\r', length) == NULL && memchr(*fields, '\n', length) == NULL);
+        has_host = has_host || ((**fields | 0x20) == 'h' && strncasecmp(*fields, "host:", 5) == 0);
+        char *at = (char *)buffer_reserve(&call->request, length + 2);
+        memcpy(mempcpy(at, *fields, length), "\r\n", 2);
+        call->request.used += length + 2;
     }
     if (!has_host) {
         const char *host = client->is_unix ? "localhost" : client->address;

@@ -352,10 +352,8 @@ void http_exchange_read_all(struct http_exchange *exchange, uint64_t bytes_max,
 
 /* ---- The answer ---- */
 
-void http_exchange_add_field_text(struct http_exchange *exchange, struct text name,
-                                  struct text value)
+static void add_clean(struct http_exchange *exchange, struct text name, struct text value)
 {
-    CHECK(http_field_is_clean(name, value));
     if (exchange->begun) {
         return;
     }
@@ -367,6 +365,21 @@ void http_exchange_add_field_text(struct http_exchange *exchange, struct text na
     at[0] = '\r';
     at[1] = '\n';
     out->used += length;
+}
+
+void http_exchange_add_field_text(struct http_exchange *exchange, struct text name,
+                                  struct text value)
+{
+    CHECK(http_field_is_clean(name, value));
+    add_clean(exchange, name, value);
+}
+
+void http_exchange_add_field_of(struct http_exchange *exchange, const struct http_call *call,
+                                size_t index)
+{
+    struct text name, value;
+    http_call_field_at(call, index, &name, &value);
+    add_clean(exchange, name, value);
 }
 
 void http_exchange_add_field(struct http_exchange *exchange, const char *name, const char *value)

@@ -33,6 +33,7 @@ struct tls_context;
 struct tls_peer;
 struct http_server;
 struct http_exchange;
+struct http_call;
 struct loop;
 
 enum http_method {
@@ -178,6 +179,9 @@ void http_exchange_read_all(struct http_exchange *exchange, uint64_t bytes_max,
 void http_exchange_add_field(struct http_exchange *exchange, const char *name, const char *value);
 void http_exchange_add_field_text(struct http_exchange *exchange, struct text name,
                                   struct text value);
+/* One of an answer that is passed on: whoever read it found it clean. */
+void http_exchange_add_field_of(struct http_exchange *exchange, const struct http_call *call,
+                                size_t index);
 bool http_field_is_clean(struct text name, struct text value);
 
 /* The whole answer.  The body is copied.  Right also for HEAD, 204 and 304. */

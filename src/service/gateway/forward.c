@@ -194,8 +194,14 @@ static char *target_of(const struct call *call)
 {
     struct text path = http_exchange_path(call->exchange);
     struct text query = http_exchange_query(call->exchange);
-    return memory_format("%.*s%s%.*s", (int)path.length, path.data, query.length > 0 ? "?" : "",
-                         (int)query.length, query.length > 0 ? query.data : "");
+    char *target = memory_resize(NULL, path.length + 1 + query.length + 1);
+    char *at = mempcpy(target, path.data, path.length);
+    if (query.length > 0) {
+        *at++ = '?';
+        at = mempcpy(at, query.data, query.length);
+    }
+    *at = '\0';
+    return target;
 }
 
 /* Lines "NAME: VALUE", without a printf() for each field of each call. */

@@ -272,7 +272,7 @@ static void on_head(struct http_call *call, int status, void *context)
         struct text name, value;
         http_call_field_at(call, i, &name, &value);
         if (!is_of_connection(name) && !peer_field_is_ours(name) && !is_listed(listed, name)) {
-            http_exchange_add_field_text(pass->exchange, name, value);
+            http_exchange_add_field_of(pass->exchange, call, i);
         }
     }
     if (pass->events.on_head != NULL) {
