@@ -27,7 +27,7 @@ static uint64_t rotate(uint64_t x, int bits)
     return x << bits | x >> (64 - bits);
 }
 
-static void sip_round(uint64_t v[4])
+static inline void sip_round(uint64_t v[4])
 {
     v[0] += v[1];
     v[1] = rotate(v[1], 13) ^ v[0];
@@ -56,17 +56,15 @@ static uint64_t hash_key(const char *key, size_t length)
         memcpy(&word, key + at, 8);
         v[3] ^= word;
         sip_round(v);
-        sip_round(v);
         v[0] ^= word;
     }
     uint64_t last = (uint64_t)length << 56;
     memcpy(&last, key + at, length - at);
     v[3] ^= last;
     sip_round(v);
-    sip_round(v);
     v[0] ^= last;
     v[2] ^= 0xff;
-    for (int i = 0; i < 4; i++) {
+    for (int i = 0; i < 3; i++) {
         sip_round(v);
     }
     return v[0] ^ v[1] ^ v[2] ^ v[3];

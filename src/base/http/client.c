@@ -20,14 +20,26 @@
 #include "base/stream/stream.h"
 #include "base/stream/tls.h"
 
-enum { CONNECTIONS_MAX = 64, HEAD_BYTES_MAX = 65536, WRITE_HIGH = 262144, REQUEST_BYTES = 1024 };
+enum { CONNECTIONS_MAX = 64, HEAD_BYTES_MAX = 65536, REQUEST_BYTES = 1024 };
 
-static void process(struct client_connection *connection);
-static void watch(struct client_connection *connection);
+/* What is kept for calls to come: so many, each with buffers of so much. */
+enum { SPARE_CALLS = 64, SPARE_BYTES = 8192 };
+
+static void free_call(struct http_call *call)
+{
+    buffer_done(&call->request);
+    buffer_done(&call->streamed);
+    free(call);
+}
 
 static void maybe_free(struct http_client *client)
 {
     if (client->freed && client->connections == 0 && client->holds == 0) {
+        while (!list_is_empty(&client->spare)) {
+            struct http_call *call = LIST_FIRST(&client->spare, struct http_call, link);
+            list_remove(&call->link);
+            free_call(call);
+        }
         tls_context_unref(client->options.tls);
         free(client->address);
         free(client->server_name);
@@ -38,7 +50,7 @@ static void maybe_free(struct http_client *client)
 
 /* ---- Connections ---- */
 
-static void release_memory(struct client_connection *connection)
+void client_free_memory(struct client_connection *connection)
 {
     if (connection->closing && connection->holds == 0) {
         buffer_done(&connection->in);
@@ -53,7 +65,7 @@ static void on_dropped(void *argument)
     struct client_connection *connection = argument;
     struct http_client *client = connection->client;
     connection->holds--;
-    release_memory(connection);
+    client_free_memory(connection);
     client->connections--;
     if (!client->freed) {
         client_start_waiting(client);
@@ -85,18 +97,26 @@ void client_finish_call(struct http_call *call, const struct error *error)
     if (call->ended) {
         return;
     }
+    struct http_client *client = call->client;
     call->ended = true;
     list_remove(&call->link);
     loop_timer_free(call->timer);
+    client->holds++; /* whoever is told may free it */
     call->events.on_end(call, error, call->context);
-    buffer_done(&call->request);
-    buffer_done(&call->streamed);
     buffer_done(&call->head_bytes);
-    free(call);
+    if (client->spare_count < SPARE_CALLS && call->request.size <= SPARE_BYTES &&
+        call->streamed.size <= SPARE_BYTES) {
+        client->spare_count++;
+        list_push_front(&client->spare, &call->link);
+    } else {
+        free_call(call);
+    }
+    client->holds--;
+    maybe_free(client);
 }
 
 /* The call is over; the connection is kept if it can be. */
-static void release(struct client_connection *connection, bool keep, const struct error *error)
+void client_release(struct client_connection *connection, bool keep, const struct error *error)
 {
     struct http_call *call = connection->call;
     struct http_client *client = connection->client;
@@ -106,7 +126,7 @@ static void release(struct client_connection *connection, bool keep, const struc
     }
     if (keep && connection->in.used == 0 && !client->freed) {
         list_push_front(&client->idle, &connection->link);
-        watch(connection);
+        client_watch(connection);
     } else {
         client_drop(connection);
     }
@@ -126,7 +146,7 @@ void client_repeat_call(struct http_call *call)
 }
 
 /* The connection failed under its call: once more, or the end. */
-static void fail_with(struct client_connection *connection, const struct error *error)
+void client_fail(struct client_connection *connection, const struct error *error)
 {
     struct http_call *call = connection->call;
     bool stale = connection->uses > 1 && call != NULL && !call->has_head &&
@@ -139,258 +159,10 @@ static void fail_with(struct client_connection *connection, const struct error *
         client_start_waiting(call->client);
         return;
     }
-    release(connection, false, error);
-}
-
-static void fail(struct client_connection *connection, enum error_kind kind, const char *what)
-{
-    struct error error = {0};
-    error_set(&error, kind, "%s: %s", connection->client->address, what);
-    fail_with(connection, &error);
-}
-
-/* ---- Bytes ---- */
-
-static size_t waiting_bytes(const struct client_connection *connection)
-{
-    return connection->out.used +
-        (connection->stream != NULL ? stream_waiting(connection->stream) : 0);
-}
-
-static void tell_room(struct client_connection *connection)
-{
-    struct http_call *call = connection->call;
-    if (!connection->closing && call != NULL && call->is_streaming && !call->is_finished &&
-        waiting_bytes(connection) == 0) {
-        call->on_writable(call, call->context);
-    }
-}
-
-static void on_room(void *argument)
-{
-    struct client_connection *connection = argument;
-    connection->holds--;
-    connection->tells_room = false;
-    tell_room(connection);
-    release_memory(connection);
-}
-
-static void flush(struct client_connection *connection)
-{
-    struct http_call *call = connection->call;
-    if (connection->stream == NULL || connection->out.used == 0) {
-        return;
-    }
-    call->was_sent = true;
-    stream_write(connection->stream, connection->out.data, connection->out.used);
-    connection->out.used = 0;
-    if (call->is_streaming && !connection->tells_room && waiting_bytes(connection) == 0) {
-        connection->tells_room = true; /* the kernel took all of it: nothing else will tell */
-        connection->holds++;
-        loop_post(connection->client->loop, on_room, connection);
-    }
-}
-
-static void on_drained(void *context)
-{
-    tell_room(context);
-}
-
-static void on_data(const void *bytes, size_t length, void *context)
-{
-    struct client_connection *connection = context;
-    if (connection->call == NULL) {
-        client_drop(connection); /* nobody asked: it must not pass for the next call's answer */
-        return;
-    }
-    buffer_append(&connection->in, bytes, length);
-    process(connection);
-}
-
-static void on_end(const struct error *error, void *context)
-{
-    struct client_connection *connection = context;
-    struct http_call *call = connection->call;
-    if (call == NULL) {
-        client_drop(connection);
-    } else if (error != NULL) {
-        fail_with(connection, error);
-    } else if (call->has_head && call->until_close) {
-        release(connection, false, NULL);
-    } else {
-        fail(connection, ERROR_UNAVAILABLE, "the connection was closed in the middle");
-    }
-}
-
-/* Nobody listens while a call is paused; an idle connection listens for its end. */
-static void watch(struct client_connection *connection)
-{
-    if (connection->stream == NULL) {
-        return;
-    }
-    if (connection->call != NULL && connection->call->paused) {
-        stream_pause(connection->stream);
-    } else {
-        stream_resume(connection->stream);
-    }
-}
-
-/* ---- Answers ---- */
-
-static bool take_head(struct client_connection *connection)
-{
-    struct http_call *call = connection->call;
-    const struct parse_limits limits = {call->client->options.head_bytes_max, PARSE_FIELDS_MAX, 0};
-    struct parse_head *head = &call->head;
-    long length = parse_answer(connection->in.data, connection->in.used, &limits, head);
-    if (length == 0) {
-        return false;
-    }
-    if (length < 0) {
-        fail(connection, ERROR_PROTOCOL, "the answer is not HTTP");
-        return false;
-    }
-    if (head->status == 101) {
-        fail(connection, ERROR_PROTOCOL, "the answer switches protocols unasked");
-        return false;
-    }
-    if (head->status < 200) {
-        buffer_consume(&connection->in, (size_t)length);
-        return true;
-    }
-    /* The head's texts must outlive the input buffer. */
-    call->head_bytes.used = 0;
-    buffer_append(&call->head_bytes, connection->in.data, (size_t)length);
-    parse_answer(call->head_bytes.data, call->head_bytes.used, &limits, head);
-    buffer_consume(&connection->in, (size_t)length);
-    call->has_head = true;
-    bool none = call->is_head || head->status == 204 || head->status == 304;
-    call->body = none                       ? BODY_NONE
-        : head->is_chunked                  ? BODY_CHUNKED
-        : head->has_length && !head->length ? BODY_NONE
-                                            : BODY_LENGTH;
-    call->until_close = call->body == BODY_LENGTH && !head->has_length;
-    call->left = call->until_close ? UINT64_MAX : head->length;
-    call->wants_close = head->wants_close || head->minor == 0 || call->until_close;
-    loop_timer_stop(call->timer);
-    if (call->events.on_head != NULL) {
-        call->events.on_head(call, head->status, call->context);
-    }
-    return connection->call == call;
-}
-
-static void give(struct http_call *call, const void *bytes, size_t length)
-{
-    if (length > 0 && call->events.on_data != NULL) {
-        call->events.on_data(call, bytes, length, call->context);
-    }
-}
-
-/* Returns 1 when the body is complete, 0 to go on or wait, -1 when it failed. */
-static int take_body(struct client_connection *connection)
-{
-    struct http_call *call = connection->call;
-    struct buffer *in = &connection->in;
-    if (call->body == BODY_NONE) {
-        return 1;
-    }
-    if (in->used == 0) {
-        return 0;
-    }
-    if (call->body == BODY_LENGTH) {
-        size_t part = call->left < in->used ? (size_t)call->left : in->used;
-        if (!call->until_close) {
-            call->left -= part;
-        }
-        give(call, in->data, part);
-        if (connection->call != call) {
-            return 0;
-        }
-        buffer_consume(in, part);
-        return call->left == 0;
-    }
-    size_t used = 0;
-    struct text data;
-    int r = parse_chunk(&call->chunks, in->data, in->used, &used, &data);
-    if (r >= 0) {
-        give(call, data.data, data.length);
-    }
-    if (connection->call != call) {
-        return 0;
-    }
-    buffer_consume(in, used);
-    return r;
-}
-
-static void process_input(struct client_connection *connection)
-{
-    while (!connection->closing && connection->call != NULL && !connection->call->paused) {
-        struct http_call *call = connection->call;
-        if (!call->has_head) {
-            if (!take_head(connection)) {
-                return;
-            }
-            continue;
-        }
-        size_t before = connection->in.used;
-        int r = take_body(connection);
-        if (connection->call != call) {
-            return;
-        }
-        if (r < 0) {
-            fail(connection, ERROR_PROTOCOL, "the answer is not well chunked");
-            return;
-        }
-        if (r > 0) {
-            bool keep = !call->wants_close && (!call->is_streaming || call->is_finished);
-            release(connection, keep, NULL);
-            return;
-        }
-        if (connection->in.used == before || connection->in.used == 0) {
-            return;
-        }
-    }
-}
-
-/* A callback may resume its own call: the loop above goes on then, it does not begin again. */
-static void process(struct client_connection *connection)
-{
-    if (!connection->processing) {
-        connection->processing = true;
-        process_input(connection);
-        connection->processing = false;
-    }
+    client_release(connection, false, error);
 }
 
 /* ---- Starting ---- */
-
-static void append_body(const struct http_call *call, struct buffer *out, const void *bytes,
-                        size_t length)
-{
-    if (call->is_chunked) {
-        buffer_append_format(out, "%zx\r\n", length);
-    }
-    buffer_append(out, bytes, length);
-    if (call->is_chunked) {
-        buffer_append(out, "\r\n", 2);
-    }
-}
-
-static void send_call(struct client_connection *connection)
-{
-    struct http_call *call = connection->call;
-    connection->uses++;
-    buffer_append(&connection->out, call->request.data, call->request.used);
-    if (call->streamed.used > 0) {
-        append_body(call, &connection->out, call->streamed.data, call->streamed.used);
-        call->streamed.used = 0;
-    }
-    if (call->is_streaming && call->is_finished && call->is_chunked) {
-        buffer_append(&connection->out, "0\r\n\r\n", 5);
-    }
-    watch(connection);
-    flush(connection);
-}
 
 /* The first call that waits for the server to be reached speaks for those that share its way. */
 static void fail_waiting(struct http_client *client, const struct error *error)
@@ -402,7 +174,6 @@ static void fail_waiting(struct http_client *client, const struct error *error)
 
 static void on_dialled(struct stream *stream, const struct error *error, void *context)
 {
-    static const struct stream_events events = {on_data, on_drained, on_end};
     struct client_connection *connection = context;
     struct http_client *client = connection->client;
     struct http_call *call = connection->call;
@@ -412,7 +183,7 @@ static void on_dialled(struct stream *stream, const struct error *error, void *c
         if (client->offers_mux && list_is_empty(&client->shared)) {
             fail_waiting(client, error);
         }
-        fail_with(connection, error);
+        client_fail(connection, error);
         return;
     }
     connection->stream = stream;
@@ -424,9 +195,9 @@ static void on_dialled(struct stream *stream, const struct error *error, void *c
             client_send_shared(connection, call);
         }
     } else {
-        stream_start(stream, &events, connection);
+        client_start_alone(connection);
         if (call != NULL) {
-            send_call(connection);
+            client_send(connection);
         }
     }
     client_start_waiting(client);
@@ -482,7 +253,7 @@ void client_start_waiting(struct http_client *client)
             list_remove(&connection->link);
             connection->call = call;
             call->connection = connection;
-            send_call(connection);
+            client_send(connection);
         }
     }
 }
@@ -496,7 +267,7 @@ static void break_off(struct http_call *call, const struct error *error)
         call->connection = NULL;
         client_finish_call(call, error);
     } else if (call->connection != NULL) {
-        release(call->connection, false, error);
+        client_release(call->connection, false, error);
     } else {
         client_finish_call(call, error);
     }
@@ -552,6 +323,7 @@ int http_client_new(struct loop *loop, const char *address,
     list_init(&client->fresh);
     list_init(&client->waiting);
     list_init(&client->running);
+    list_init(&client->spare);
     *ret_client = client;
     return 0;
 }
@@ -593,12 +365,32 @@ static bool is_idempotent(const char *method)
     return false;
 }
 
+/* All but its head, which is large, is cleared. */
+static struct http_call *take_memory(struct http_client *client)
+{
+    struct buffer request = {0};
+    struct buffer streamed = {0};
+    struct http_call *call = LIST_FIRST(&client->spare, struct http_call, link);
+    if (call != NULL) {
+        list_remove(&call->link);
+        client->spare_count--;
+        request = call->request;
+        streamed = call->streamed;
+        request.used = streamed.used = 0;
+    } else {
+        call = memory_resize(NULL, sizeof(*call));
+    }
+    memset(call, 0, offsetof(struct http_call, head));
+    call->request = request;
+    call->streamed = streamed;
+    return call;
+}
+
 static struct http_call *new_call(struct http_client *client, const char *method,
                                   const char *target, const char *const *fields,
                                   const struct http_call_events *events, void *context)
 {
-    struct http_call *call = memory_resize(NULL, sizeof(*call));
-    memset(call, 0, offsetof(struct http_call, head)); /* which is large */
+    struct http_call *call = take_memory(client);
     parse_clear(&call->head);
     call->client = client;
     call->events = *events;
@@ -620,7 +412,9 @@ static struct http_call *new_call(struct http_client *client, const char *method
         CHECK(memchr(*fields, '\r', length) == NULL && memchr(*fields, '\n', length) == NULL);
         has_host = has_host || ((**fields | 0x20) == 'h' && strncasecmp(*fields, "host:", 5) == 0);
         char *at = (char *)buffer_reserve(&call->request, length + 2);
-        memcpy(mempcpy(at, *fields, length), "\r\n", 2);
+        at = mempcpy(at, *fields, length);
+        at[0] = '\r';
+        at[1] = '\n';
         call->request.used += length + 2;
     }
     if (!has_host) {
@@ -710,26 +504,17 @@ http_client_call_streaming(struct http_client *client, const char *method, const
     return call;
 }
 
-static bool has_own_stream(const struct http_call *call)
-{
-    return call->connection != NULL && call->connection->stream != NULL;
-}
-
 bool http_call_write(struct http_call *call, const void *bytes, size_t length)
 {
     CHECK(call->is_streaming && !call->is_finished);
     if (call->stream != NULL) {
         return mux_call_write(call->stream, bytes, length);
     }
-    if (!has_own_stream(call)) {
-        buffer_append(&call->streamed, bytes, length); /* how it is framed will be known then */
-        return call->streamed.used < WRITE_HIGH;
+    if (call->connection != NULL && call->connection->stream != NULL) {
+        return client_write(call->connection, bytes, length);
     }
-    if (length > 0) {
-        append_body(call, &call->connection->out, bytes, length);
-    }
-    flush(call->connection);
-    return waiting_bytes(call->connection) < WRITE_HIGH;
+    buffer_append(&call->streamed, bytes, length); /* how it is framed will be known then */
+    return call->streamed.used < CLIENT_WRITE_HIGH;
 }
 
 void http_call_finish(struct http_call *call)
@@ -738,9 +523,8 @@ void http_call_finish(struct http_call *call)
     call->is_finished = true;
     if (call->stream != NULL) {
         mux_call_finish(call->stream);
-    } else if (has_own_stream(call)) {
-        buffer_append(&call->connection->out, "0\r\n\r\n", call->is_chunked ? 5 : 0);
-        flush(call->connection);
+    } else if (call->connection != NULL && call->connection->stream != NULL) {
+        client_finish_body(call->connection);
     }
 }
 
@@ -773,7 +557,7 @@ void http_call_pause(struct http_call *call)
     if (call->stream != NULL) {
         mux_call_pause(call->stream);
     } else if (call->connection != NULL) {
-        watch(call->connection);
+        client_watch(call->connection);
     }
 }
 
@@ -783,8 +567,8 @@ void http_call_resume(struct http_call *call)
     if (call->stream != NULL) {
         mux_call_resume(call->stream);
     } else if (call->connection != NULL) {
-        watch(call->connection);
-        process(call->connection);
+        client_watch(call->connection);
+        client_process(call->connection);
     }
 }
 

@@ -75,6 +75,8 @@ struct http_client {
     struct list fresh;       /* calls made in this turn of the loop */
     struct list waiting;     /* calls */
     struct list running;     /* calls */
+    struct list spare;       /* calls that were: their memory is the next ones' */
+    size_t spare_count;
     size_t connections;
     size_t holds; /* posts under way, and ourselves while freeing */
     bool freed;
@@ -84,7 +86,22 @@ struct http_client {
 void client_finish_call(struct http_call *call, const struct error *error);
 void client_repeat_call(struct http_call *call); /* it is not on a connection any more */
 void client_drop(struct client_connection *connection);
+/* The call is over; the connection is kept if it can be. */
+void client_release(struct client_connection *connection, bool keep, const struct error *error);
+/* The connection failed under its call: once more, or the end. */
+void client_fail(struct client_connection *connection, const struct error *error);
 void client_start_waiting(struct http_client *client);
+/* Of a connection that is closing, when no post of it is under way. */
+void client_free_memory(struct client_connection *connection);
+
+/* client_h1.c: connections that carry one call at a time */
+enum { CLIENT_WRITE_HIGH = 262144 };
+void client_start_alone(struct client_connection *connection); /* which has a stream now */
+void client_send(struct client_connection *connection);        /* its call */
+bool client_write(struct client_connection *connection, const void *bytes, size_t length);
+void client_finish_body(struct client_connection *connection);
+void client_watch(struct client_connection *connection);   /* its call has paused, or goes on */
+void client_process(struct client_connection *connection); /* what was received */
 
 /* client_mux.c: connections that calls share */
 void client_share(struct client_connection *connection); /* whose stream speaks it */

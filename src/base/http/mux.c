@@ -11,6 +11,9 @@
 /* What may wait for a peer that reads nothing: more, and the connection ends. */
 enum { OUT_MAX = 32 << 20, OUT_SLACK = 65536 };
 
+/* What is kept for streams to come: so many, each with a buffer of so much. */
+enum { SPARE_STREAMS = 64, SPARE_BYTES = 8192 };
+
 /* ---- Streams ---- */
 
 static struct mux_stream **slot_of(struct mux *mux, uint32_t id)
@@ -27,8 +30,30 @@ static struct mux_stream *find(struct mux *mux, uint32_t id)
     return stream;
 }
 
-void mux_stream_begin(struct mux_stream *stream, struct mux *mux, uint32_t id)
+static void free_stream(struct mux_stream *stream)
 {
+    buffer_done(&stream->out);
+    free(stream);
+}
+
+static struct mux_stream *take_memory(struct mux *mux, size_t size)
+{
+    struct mux_stream *stream = LIST_FIRST(&mux->spare, struct mux_stream, link);
+    if (stream == NULL) {
+        return memory_new(1, size);
+    }
+    list_remove(&stream->link);
+    mux->spare_count--;
+    struct buffer out = stream->out;
+    memset(stream, 0, size);
+    stream->out = out;
+    stream->out.used = 0;
+    return stream;
+}
+
+void *mux_stream_new(struct mux *mux, size_t size, uint32_t id)
+{
+    struct mux_stream *stream = take_memory(mux, size);
     struct mux_stream **slot = slot_of(mux, id);
     stream->mux = mux;
     stream->id = id;
@@ -38,6 +63,7 @@ void mux_stream_begin(struct mux_stream *stream, struct mux *mux, uint32_t id)
     *slot = stream;
     list_push_back(&mux->streams, &stream->link);
     mux->stream_count++;
+    return stream;
 }
 
 static void free_gone(struct mux *mux)
@@ -46,8 +72,12 @@ static void free_gone(struct mux *mux)
         struct mux_stream *stream = LIST_FIRST(&mux->gone, struct mux_stream, link);
         list_remove(&stream->link);
         buffer_done(&stream->in);
-        buffer_done(&stream->out);
-        free(stream);
+        if (mux->spare_count < SPARE_STREAMS && stream->out.size <= SPARE_BYTES) {
+            mux->spare_count++;
+            list_push_front(&mux->spare, &stream->link);
+        } else {
+            free_stream(stream);
+        }
     }
 }
 
@@ -677,11 +707,17 @@ void mux_begin(struct mux *mux, const struct mux_end *end, struct loop *loop,
     list_init(&mux->dirty);
     list_init(&mux->ready);
     list_init(&mux->gone);
+    list_init(&mux->spare);
 }
 
 void mux_done(struct mux *mux)
 {
     CHECK(list_is_empty(&mux->streams) && list_is_empty(&mux->gone));
+    while (!list_is_empty(&mux->spare)) {
+        struct mux_stream *stream = LIST_FIRST(&mux->spare, struct mux_stream, link);
+        list_remove(&stream->link);
+        free_stream(stream);
+    }
     buffer_done(&mux->out);
     buffer_done(&mux->payload);
 }

@@ -180,7 +180,9 @@ struct mux {
     struct list streams;
     struct list dirty;
     struct list ready;
-    struct list gone; /* freed when nobody is at work */
+    struct list gone;  /* freed when nobody is at work */
+    struct list spare; /* streams that were: their memory is the next ones' */
+    size_t spare_count;
     struct mux_stream *slots[MUX_STREAMS_MAX];
     size_t stream_count;
     uint32_t last_id;
@@ -216,7 +218,9 @@ void mux_touch(struct mux *mux);
 void mux_pump(struct mux *mux); /* from the streams to the wire, as much as it and windows take */
 void mux_die(struct mux *mux);  /* all streams are closed, FAILED */
 
-void mux_stream_begin(struct mux_stream *stream, struct mux *mux, uint32_t id);
+/* Cleared memory of `size`, always the same one of an end, for a struct that begins with a stream.
+ */
+void *mux_stream_new(struct mux *mux, size_t size, uint32_t id);
 void mux_stream_free(struct mux_stream *stream); /* its struct as well */
 void mux_mark(struct mux_stream *stream);        /* on_event() comes */
 

@@ -238,9 +238,8 @@ struct mux_call *mux_client_call(struct mux *mux, const void *request, size_t le
                                  void *context)
 {
     CHECK(mux_client_has_room(mux));
-    struct mux_call *call = NEW(struct mux_call);
+    struct mux_call *call = mux_stream_new(mux, sizeof(*call), ++mux->last_id);
     struct mux_stream *stream = &call->stream;
-    mux_stream_begin(stream, mux, ++mux->last_id);
     call->events = *events;
     call->context = context;
     call->is_streaming = call->wants_room = is_streaming;

@@ -107,8 +107,7 @@ static void on_head(struct mux *mux, struct mux_stream *stream_or_null, uint32_t
         mux_send(mux, MUX_RESET, 0, id, &refused, sizeof(refused));
         return;
     }
-    struct served *served = NEW(struct served);
-    mux_stream_begin(&served->stream, mux, id);
+    struct served *served = mux_stream_new(mux, sizeof(*served), id);
     long r = parse_request(bytes, length, &server->limits, &server->http->head);
     if (r != (long)length) {
         refuse(&served->stream, r < 0 ? (int)-r : 400);

@@ -17,7 +17,7 @@
 
 #include "service/peer/inside.h"
 
-enum { FIELDS_MAX = 320 };
+enum { FIELDS_MAX = 320, TEXT_BYTES = 1000 };
 
 struct peer_pass {
     struct peer_clients *clients;
@@ -121,6 +121,7 @@ static void collect_fields(const struct http_exchange *exchange, const char *con
     struct text listed = http_exchange_field(exchange, "Connection");
     size_t starts[FIELDS_MAX];
     size_t count = 0;
+    buffer_reserve(text, TEXT_BYTES);
     for (size_t i = 0; i < http_exchange_field_count(exchange) && count < FIELDS_MAX - 16; i++) {
         struct text name, value;
         http_exchange_field_at(exchange, i, &name, &value);
