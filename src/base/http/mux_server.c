@@ -156,16 +156,15 @@ static void lose(struct served *served)
     exchange_release(exchange);
 }
 
-static void feed(struct served *served)
+static void feed(struct served *served, struct http_exchange *exchange)
 {
     struct mux_stream *stream = &served->stream;
-    struct http_exchange *exchange = served->exchange;
     if (!takes(stream)) {
         return;
     }
     http_exchange_ref(exchange);
     mux_feed(stream);
-    if (served->exchange != NULL && stream->in_ended && stream->in.used == 0) {
+    if (served->exchange == exchange && stream->in_ended && stream->in.used == 0) {
         exchange->body_done = true;
     }
     exchange_take_end(exchange);
@@ -193,7 +192,7 @@ static void on_event(struct mux_stream *stream)
         return;
     }
     if (served->exchange != NULL) {
-        feed(served);
+        feed(served, served->exchange);
     }
     if (served->exchange != NULL && !stream->is_closed) {
         drained(served);
