@@ -456,7 +456,7 @@ static void take_data(struct mux *mux, const struct frame *frame, const uint8_t 
         return;
     }
     stream->window_in -= length;
-    if (stream->in_left != UINT64_MAX && length > stream->in_left) {
+    if (!stream->has_head || (stream->in_left != UINT64_MAX && length > stream->in_left)) {
         give_back(mux, length);
         mux_reset(stream, MUX_MALFORMED);
         return;

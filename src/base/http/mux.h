@@ -147,6 +147,7 @@ struct mux_stream {
     size_t window_out;
     size_t window_in;
     size_t unreturned; /* read, and no credit given for it yet */
+    bool has_head;     /* a body may come */
     bool is_cut;       /* what comes is not wanted: no credit for it */
     bool head_sent;
     bool out_ended; /* nothing is written behind what was */

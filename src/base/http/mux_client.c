@@ -28,7 +28,6 @@ struct mux_call {
     bool is_paused;
     bool is_bad; /* the request is none */
     bool wants_room;
-    bool has_head;
 };
 
 struct client {
@@ -74,7 +73,7 @@ static void on_head(struct mux *mux, struct mux_stream *stream, uint32_t id, con
     BUFFER_OWNED struct buffer own = {0};
     buffer_append(&own, bytes, length);
     long r = parse_answer(own.data, own.used, &client->limits, head);
-    if (r != (long)length || call->has_head || head->status == 101 ||
+    if (r != (long)length || stream->has_head || head->status == 101 ||
         (head->status < 200 && is_end)) {
         mux_reset(stream, MUX_MALFORMED);
         return;
@@ -82,7 +81,7 @@ static void on_head(struct mux *mux, struct mux_stream *stream, uint32_t id, con
     if (head->status < 200) {
         return; /* interim answers are not shown */
     }
-    call->has_head = true;
+    stream->has_head = true;
     stream->in_left = body_length(call, head);
     if (is_end && stream->in_left > 0 && stream->in_left != UINT64_MAX) {
         mux_reset(stream, MUX_MALFORMED);
@@ -99,11 +98,7 @@ static bool takes(const struct mux_stream *stream)
 static void on_data(struct mux_stream *stream, const uint8_t *bytes, size_t length)
 {
     struct mux_call *call = call_of(stream);
-    if (!call->has_head) {
-        mux_reset(stream, MUX_MALFORMED);
-    } else {
-        call->events.on_data(bytes, length, call->context);
-    }
+    call->events.on_data(bytes, length, call->context);
 }
 
 static void on_control(struct mux *mux, enum mux_kind kind)
@@ -139,7 +134,7 @@ static void end_call(struct mux_call *call)
 {
     struct client *client = client_of(call->stream.mux);
     struct error error = {0};
-    bool is_whole = call->stream.in_ended && call->has_head && !client->mux.is_freed;
+    bool is_whole = call->stream.in_ended && !client->mux.is_freed;
     bool untouched = !call->stream.head_sent;
     if (call->is_bad) {
         error_set(&error, ERROR_INVALID, "the request's head is longer than %d bytes",
@@ -168,11 +163,10 @@ static void on_event(struct mux_stream *stream)
         call->events.on_room(call->context);
     }
     bool is_told = stream->in.used == 0 && takes(stream);
-    bool is_whole = stream->in_ended && call->has_head;
-    if (is_whole && is_told && !stream->is_closed && !stream->out_ended) {
+    if (stream->in_ended && is_told && !stream->is_closed && !stream->out_ended) {
         mux_reset(stream, MUX_UNWANTED); /* it does not want the rest of the body */
     }
-    bool waits = is_whole && !is_told && !call->is_cancelled && !stream->mux->is_freed;
+    bool waits = stream->in_ended && !is_told && !call->is_cancelled && !stream->mux->is_freed;
     if (stream->is_closed && !waits) {
         end_call(call);
     }

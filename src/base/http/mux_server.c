@@ -108,6 +108,7 @@ static void on_head(struct mux *mux, struct mux_stream *stream_or_null, uint32_t
         return;
     }
     struct served *served = mux_stream_new(mux, sizeof(*served), id);
+    served->stream.has_head = true;
     long r = parse_request(bytes, length, &server->limits, &server->http->head);
     if (r != (long)length) {
         refuse(&served->stream, r < 0 ? (int)-r : 400);

@@ -648,6 +648,25 @@ TEST(mux_client, an_answer_before_the_end_of_the_request_ends_both)
     end();
 }
 
+/* Goal: there is no body before its head, not even an empty one, whether it is waited for or not.
+ */
+TEST(mux_client, a_body_before_its_head_is_a_protocol_error)
+{
+    static const char *const bodies[] = {"abc", ""};
+    for (size_t i = 0; i < 8; i++) {
+        struct trial trial = {.stays_open = (i & 1) != 0};
+        begin(false);
+        call(&trial, trial.stays_open ? chunked : "GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+        turn();
+        if ((i & 2) != 0) {
+            mux_call_pause(trial.call);
+        }
+        receive_text(MUX_DATA, MUX_END, 1, bodies[i >> 2]);
+        EXPECT(trial.ended && trial.kind == ERROR_PROTOCOL && trial.data.used == 0);
+        end();
+    }
+}
+
 /* Goal: a server that is gone without a word is found out, and one that answers is kept. */
 TEST(mux_client, asks_a_silent_server_for_a_sign_of_life)
 {
