@@ -104,9 +104,17 @@ static void on_data(struct mux_stream *stream, const uint8_t *bytes, size_t leng
 static void on_control(struct mux *mux, enum mux_kind kind)
 {
     struct client *client = client_of(mux);
-    if (kind == MUX_GOAWAY) {
-        client->has_goaway = client->has_changed = true;
-        mux->ends_when_idle = true;
+    if (kind != MUX_GOAWAY) {
+        return;
+    }
+    client->has_goaway = client->has_changed = true;
+    mux->ends_when_idle = true;
+    LIST_EACH(node, &mux->streams)
+    {
+        struct mux_stream *stream = LIST_ITEM(node, struct mux_stream, link);
+        if (!stream->head_sent) { /* it would come too late, perhaps to a server that is gone */
+            mux_close(stream, MUX_REFUSED);
+        }
     }
 }
 

@@ -648,6 +648,26 @@ TEST(mux_client, an_answer_before_the_end_of_the_request_ends_both)
     end();
 }
 
+/* Goal: what was not sent when the server said its last is asked elsewhere. */
+TEST(mux_client, what_was_not_sent_before_the_notice_never_is)
+{
+    struct trial sent = {0};
+    struct trial late = {0};
+    uint8_t notice[MUX_HEADER_BYTES] = {[8] = MUX_GOAWAY};
+    begin(false);
+    get(&sent, "/");
+    turn();
+    to_server.used = 0;
+    get(&late, "/");
+    mux_receive(client, notice, sizeof(notice), NOW);
+    turn();
+    EXPECT(to_server.used == 0 && late.ended && late.untouched);
+    EXPECT(late.kind == ERROR_UNAVAILABLE && !sent.ended && !finished);
+    receive_text(MUX_HEAD, MUX_END, 1, fine);
+    EXPECT(sent.ended && sent.kind == ERROR_NONE && finished);
+    end();
+}
+
 /* Goal: there is no body before its head, not even an empty one, whether it is waited for or not.
  */
 TEST(mux_client, a_body_before_its_head_is_a_protocol_error)
