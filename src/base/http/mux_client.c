@@ -383,6 +383,10 @@ void mux_client_free(struct mux *mux, const struct error *error_or_null)
     mux->depth--;
     set_error(client_of(mux), error_or_null != NULL ? error_or_null : &cancelled);
     mux->is_freed = true;
+    LIST_EACH(node, &mux->streams)
+    {
+        mux_mark(LIST_ITEM(node, struct mux_stream, link)); /* those that wait for a reader, too */
+    }
     mux_die(mux);
     mux_run(mux);
 }

@@ -668,6 +668,23 @@ TEST(mux_client, what_was_not_sent_before_the_notice_never_is)
     end();
 }
 
+/* Goal: whoever has not read a whole answer yet is told, too, when the client goes. */
+TEST(mux_client, a_whole_answer_that_waits_ends_with_the_client)
+{
+    static const struct error gone = {.kind = ERROR_UNAVAILABLE};
+    struct trial trial = {.pauses = true};
+    begin(false);
+    get(&trial, "/");
+    receive_text(MUX_HEAD, 0, 1, fine);
+    receive_text(MUX_DATA, 0, 1, "one");
+    receive_text(MUX_DATA, MUX_END, 1, "two");
+    mux_client_lose(client, &gone);
+    EXPECT(!trial.ended && !finished);
+    end();
+    EXPECT(trial.ended && trial.kind == ERROR_UNAVAILABLE && trial.data.used == 3);
+    buffer_done(&trial.data);
+}
+
 /* Goal: there is no body before its head, not even an empty one, whether it is waited for or not.
  */
 TEST(mux_client, a_body_before_its_head_is_a_protocol_error)
