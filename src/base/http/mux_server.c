@@ -116,6 +116,7 @@ static void on_head(struct mux *mux, struct mux_stream *stream_or_null, uint32_t
         mux_reset(&served->stream, MUX_MALFORMED);
     } else {
         served->stream.in_left = head->is_chunked ? UINT64_MAX : head->length;
+        served->stream.in_ended = is_end; /* its handler may answer at once */
         take_request(server, served, bytes, length);
     }
 }

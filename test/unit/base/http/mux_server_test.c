@@ -27,6 +27,7 @@ static unsigned closed;
 static unsigned requests;
 static enum error_kind body_error;
 static bool body_ended;
+static struct text answer_at_once;
 
 /* ---- The wire ---- */
 
@@ -78,6 +79,9 @@ static void serve(struct http_exchange *exchange, void *context)
     http_exchange_on(exchange, NULL, on_close, NULL);
     if (http_exchange_has_body(exchange)) {
         http_exchange_read(exchange, on_data, on_body_end, NULL);
+    }
+    if (answer_at_once.length > 0) {
+        http_exchange_respond(exchange, 200, answer_at_once.data, answer_at_once.length);
     }
 }
 
@@ -310,6 +314,22 @@ TEST(mux_server, credit_follows_the_reader)
     EXPECT(of_connection == 2 && !finished);
     http_exchange_abort(held);
     let_go();
+    end();
+}
+
+/* Goal: a request without a body is whole before its handler is asked, who may answer at once. */
+TEST(mux_server, a_large_answer_at_once_ends_a_whole_request)
+{
+    static const uint8_t body[65536];
+    const struct http_server_options options = http_server_defaults();
+    begin(&options);
+    answer_at_once = text_of((const char *)body, sizeof(body));
+    ask(MUX_END, 1, "POST", "Transfer-Encoding: chunked\r\n");
+    answer_at_once = (struct text){0};
+    let_go();
+    expect_head(0, 1, "HTTP/1.1 200 ");
+    EXPECT(expect_frame(MUX_DATA, MUX_END, 1).length == sizeof(body));
+    EXPECT(said.used == 0 && mux_stream_count(served) == 0 && closed == 0);
     end();
 }
 
