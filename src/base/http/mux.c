@@ -114,6 +114,7 @@ void mux_close(struct mux_stream *stream, enum mux_code code)
     *at = stream->next;
     stream->is_closed = true;
     stream->code = code;
+    mux->out_bytes -= mux_left(stream);
     list_remove(&stream->ready);
     give_back(mux, stream->in.used); /* it may be read later */
     mux_mark(stream);
@@ -193,6 +194,7 @@ static void put_head(struct mux_stream *stream)
     put_header(mux, MUX_HEAD, is_end ? MUX_END : 0, stream->id, stream->head_left);
     buffer_append(&mux->out, stream->out.data + stream->out_at, stream->head_left);
     stream->out_at += stream->head_left;
+    mux->out_bytes -= stream->head_left;
     stream->head_left = 0;
     stream->head_sent = true;
     stream->end_sent = is_end;
@@ -211,6 +213,7 @@ static bool put_some(struct mux_stream *stream)
         put_data_header(stream, part, stream->out_ended && part == left);
         buffer_append(&mux->out, part > 0 ? stream->out.data + stream->out_at : NULL, part);
         stream->out_at += part;
+        mux->out_bytes -= part;
     }
     if (mux_left(stream) == 0) {
         stream->out.used = stream->out_at = 0;
@@ -265,6 +268,7 @@ void mux_write_head(struct mux_stream *stream, const void *bytes, size_t length)
     CHECK(stream->out.used == 0 && !stream->head_sent && length <= MUX_HEAD_BYTES);
     buffer_append(&stream->out, bytes, length);
     stream->head_left = length;
+    stream->mux->out_bytes += stream->is_closed ? 0 : length;
     make_ready(stream);
 }
 
@@ -304,7 +308,9 @@ void mux_write(struct mux_stream *stream, const void *bytes, size_t length, bool
     }
     size_t gone = length >= WIRE_LENT_LEAST ? put_lent(stream, bytes, length, is_last) : 0;
     stream->out_ended = is_last;
-    if (gone > 0 && gone == length) {
+    if (stream->is_closed) {
+        /* with the connection, which had too much to send */
+    } else if (gone > 0 && gone == length) {
         mux_mark(stream); /* there is room again */
         close_if_over(stream);
     } else {
@@ -314,6 +320,7 @@ void mux_write(struct mux_stream *stream, const void *bytes, size_t length, bool
         }
         if (length > 0) {
             buffer_append(&stream->out, (const uint8_t *)bytes + gone, length - gone);
+            stream->mux->out_bytes += length - gone;
         }
         make_ready(stream);
     }

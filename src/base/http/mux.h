@@ -190,6 +190,7 @@ struct mux {
     size_t window_out;
     size_t window_in;
     size_t unreturned;
+    size_t out_bytes;  /* of all streams: what was written and is in no frame yet */
     struct buffer out; /* frames for the wire */
     size_t appended;   /* to the wire, and to be followed */
     uint8_t header[MUX_HEADER_BYTES];

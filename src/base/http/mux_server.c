@@ -14,7 +14,8 @@
 #include "base/loop/loop.h"
 #include "base/memory.h"
 
-/* What a connection's answers may hold back together, roughly, when the peer reads slowly. */
+/* What a connection's answers may hold back together, roughly, when the peer reads slowly: then
+ * each of them holds less, and no request is begun. */
 enum { OUT_HIGH = 4 << 20, OUT_LEAST = 16384, DRAIN_NOTICE_MS = 1000 };
 
 /* The client's, and those that are closed and not gone yet. */
@@ -23,6 +24,7 @@ enum { STREAMS_MAX = 2 * MUX_STREAMS_MAX };
 struct served {
     struct mux_stream stream;
     struct http_exchange *exchange; /* NULL: refused, or over */
+    bool is_new;                    /* the handler has not seen it */
     uint64_t body_since_ms;         /* waits for the body's next piece since, or 0 */
     uint64_t write_since_ms;        /* the peer takes nothing since, or 0 */
     size_t write_left;              /* then */
@@ -36,6 +38,7 @@ struct server {
     struct parse_limits limits;
     struct buffer scratch;
     size_t requests;
+    bool has_waiting;        /* requests that are not begun until less is to be sent */
     uint64_t drain_since_ms; /* the peer was told that we will end, or 0 */
 };
 
@@ -93,7 +96,11 @@ static void take_request(struct server *server, struct served *served, const uin
         memcpy(exchange->peer, server->peer, sizeof(exchange->peer));
     }
     served->exchange = exchange;
-    begin_request(server, served);
+    if (server->mux.out_bytes > OUT_HIGH) {
+        served->is_new = server->has_waiting = true;
+    } else {
+        begin_request(server, served);
+    }
 }
 
 static void on_head(struct mux *mux, struct mux_stream *stream_or_null, uint32_t id,
@@ -146,6 +153,9 @@ static void lose(struct served *served)
     served->exchange = NULL;
     if (exchange == NULL) {
         return;
+    }
+    if (served->is_new) {
+        exchange_release(exchange); /* the handler's */
     }
     if (exchange->ended) {
         exchange_part(exchange);
@@ -208,7 +218,25 @@ static void on_control(struct mux *mux, enum mux_kind kind)
     }
 }
 
+/* A peer first reads what it asked for. */
 static void on_turn(struct mux *mux)
+{
+    struct server *server = server_of(mux);
+    if (!server->has_waiting || mux->out_bytes > OUT_HIGH / 2) {
+        return;
+    }
+    server->has_waiting = false;
+    LIST_EACH(node, &mux->streams)
+    {
+        struct served *served = LIST_ITEM(node, struct served, stream.link);
+        if (served->is_new && !served->stream.is_closed) {
+            served->is_new = false;
+            begin_request(server, served);
+        }
+    }
+}
+
+static void on_dead(struct mux *mux)
 {
     (void)mux;
 }
@@ -227,7 +255,7 @@ static const struct mux_end end = {
     .on_event = on_event,
     .on_control = on_control,
     .on_turn = on_turn,
-    .on_dead = on_turn,
+    .on_dead = on_dead,
     .free = free_server,
 };
 

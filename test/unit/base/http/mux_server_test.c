@@ -385,6 +385,33 @@ TEST(mux_server, what_waits_for_a_full_wire_is_bounded)
     end();
 }
 
+/* Goal: who reads slowly is not answered more by asking more. */
+TEST(mux_server, a_peer_first_reads_what_it_asked_for)
+{
+    enum { WHOLE = 3 * MUX_STREAM_WINDOW, ASKED = 4 };
+    static uint8_t body[WHOLE];
+    const uint32_t credit = htole32(MUX_STREAM_WINDOW);
+    const struct http_server_options options = http_server_defaults();
+    begin(&options);
+    for (uint32_t i = 1; i <= ASKED; i++) {
+        ask(MUX_END, i, "GET", "");
+        if (requests == i) {
+            http_exchange_respond(held, 200, body, sizeof(body));
+            let_go();
+        }
+    }
+    EXPECT(requests == 3); /* 2 MiB wait of each */
+    for (uint32_t i = 1; i <= 3; i++) {
+        say(MUX_CREDIT, 0, i, &credit, sizeof(credit));
+    }
+    EXPECT(requests == 3);
+    say(MUX_CREDIT, 0, 1, &credit, sizeof(credit));
+    EXPECT(requests == ASKED && mux_stream_count(served) == 3);
+    let_go();
+    end();
+    EXPECT(closed == 1);
+}
+
 TEST(mux_server, drains_when_the_peer_has_heard_of_it)
 {
     const struct http_server_options options = http_server_defaults();
