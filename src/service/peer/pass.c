@@ -319,7 +319,12 @@ static void on_call_end(struct http_call *call, const struct error *error, void 
     }
     discard_body(pass);
     pass->is_ending = false;
-    if (!pass->is_reading) {
+    if (pass->is_reading) {
+        return;
+    }
+    if (error == NULL && !pass->is_cancelled) {
+        pass_end(pass);
+    } else {
         loop_timer_start(pass->timer, 0); /* whoever cancels may be above us */
     }
 }
