@@ -123,7 +123,7 @@ class Maintenance(unittest.TestCase):
         self.assertIn("before it opens", self.refused("node", "maintenance", "set", name, "a", "--from", at(9), "--to", at(5)))
         self.assertIn("over, or never", self.refused("node", "maintenance", "set", name, "a", "--from", at(-9), "--to", at(-5)))
         self.assertIn("Nowhere", self.refused("node", "maintenance", "set", name, "a", "--schedule", "0 2 * * *", "--zone", "Nowhere/At", *whole))
-        self.assertIn("duration_ms", self.refused("node", "maintenance", "set", name, "a", "--schedule", "0 2 * * *", "--duration", "99d"))
+        self.assertIn("--duration is 99 days", self.refused("node", "maintenance", "set", name, "a", "--schedule", "0 2 * * *", "--duration", "99d"))
         self.assertIn("is no name", self.refused("node", "maintenance", "set", name, "a b", "--schedule", "0 2 * * *", *whole))
         self.refused("node", "maintenance", "set", name, "a", "--schedule", "99 2 * * *", *whole)
         self.assertIn("no node", self.refused("node", "maintenance", "set", "nowhere", "a", "--schedule", "0 2 * * *", *whole))

@@ -405,7 +405,8 @@ class Brokers(Case):
         self.until(lambda: self.look().get("source") == said, "a problem that is told")
         self.assertEqual(self.look()["state"], "failing")
         server.begin()
-        subprocess.run([*cli, "XADD", "orders", "*", "data", "two"], check=True, stdout=subprocess.DEVNULL)
+        two = [*cli, "-e", "XADD", "orders", "*", "data", "two"]  # refused while it reads what it had kept
+        self.until(lambda: subprocess.run(two, stdout=subprocess.DEVNULL).returncode == 0, "a server that has loaded")
         self.until(lambda: [g[3] for g in self.got()] == ["one", "two"])
         self.until(lambda: pending() == b"0", "nothing pending")
         self.assertEqual((self.look()["state"], self.look()["source"]), ("running", "connected"))
