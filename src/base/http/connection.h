@@ -216,6 +216,9 @@ void exchange_end_body(struct http_exchange *exchange); /* not at its end: the r
 void exchange_lose(struct http_exchange *exchange);     /* the carrier is gone: it is told */
 void exchange_part(struct http_exchange *exchange);     /* the same in silence, after the end */
 void exchange_release(struct http_exchange *exchange);
+/* Its stream is gone: it is told what there is to tell, and the carrier's reference goes; the
+ * handler's, too, of one that the handler has not seen (`is_new`). */
+void exchange_drop(struct http_exchange *exchange, bool is_new);
 /* Who asks, by the stream it came over. */
 void exchange_take_peer(struct http_exchange *exchange, const struct stream *stream);
 void exchange_date(struct http_server *server); /* brings server->date up to date */

@@ -606,6 +606,22 @@ bool limit_is_over(uint64_t *since_ms, bool holds, uint64_t now_ms, uint64_t lim
     return holds && limit_ms > 0 && now_ms - *since_ms >= limit_ms;
 }
 
+void exchange_drop(struct http_exchange *exchange, bool is_new)
+{
+    if (is_new) {
+        exchange_release(exchange);
+    }
+    if (exchange->ended) {
+        exchange_part(exchange);
+        if (!exchange->body_told && exchange->reading) {
+            exchange_fail_body(exchange, ERROR_CANCELLED, "the answer has ended");
+        }
+    } else {
+        exchange_lose(exchange);
+    }
+    exchange_release(exchange);
+}
+
 /* ---- References and threads ---- */
 
 struct http_exchange *http_exchange_ref(struct http_exchange *exchange)

@@ -294,27 +294,15 @@ static int on_frame_not_sent(nghttp2_session *session, const nghttp2_frame *fram
 
 /* ---- Acting on it ---- */
 
-/* The handler's reference is its own, once it has it. */
 void h2_stream_lose(struct h2_stream *stream)
 {
     struct http_exchange *exchange = stream->exchange;
+    bool is_new = stream->is_new;
     stream->exchange = NULL;
-    if (exchange == NULL) {
-        return;
+    stream->is_new = false;
+    if (exchange != NULL) {
+        exchange_drop(exchange, is_new);
     }
-    if (stream->is_new) {
-        stream->is_new = false;
-        exchange_release(exchange); /* the handler's */
-    }
-    if (exchange->ended) {
-        exchange_part(exchange);
-        if (!exchange->body_told && exchange->reading) {
-            exchange_fail_body(exchange, ERROR_CANCELLED, "the answer has ended");
-        }
-    } else {
-        exchange_lose(exchange);
-    }
-    exchange_release(exchange);
 }
 
 static void free_stream(struct h2_stream *stream)

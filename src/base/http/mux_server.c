@@ -146,26 +146,13 @@ static void on_data(struct mux_stream *stream, const uint8_t *bytes, size_t leng
     }
 }
 
-/* The handler's reference is its own. */
 static void lose(struct served *served)
 {
     struct http_exchange *exchange = served->exchange;
     served->exchange = NULL;
-    if (exchange == NULL) {
-        return;
+    if (exchange != NULL) {
+        exchange_drop(exchange, served->is_new);
     }
-    if (served->is_new) {
-        exchange_release(exchange); /* the handler's */
-    }
-    if (exchange->ended) {
-        exchange_part(exchange);
-        if (!exchange->body_told && exchange->reading) {
-            exchange_fail_body(exchange, ERROR_CANCELLED, "the answer has ended");
-        }
-    } else {
-        exchange_lose(exchange);
-    }
-    exchange_release(exchange);
 }
 
 static void feed(struct served *served, struct http_exchange *exchange)
