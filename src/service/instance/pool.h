@@ -10,8 +10,8 @@
  *   - A slot runs one call at a time.
  *   - Calls of one version of a function start in the order they came, and wait for none of another
  *     one, which has a concurrency_max and a queue_max of its own.  Versions with waiting calls
- * take turns; a slot that just ran a call of one may run POOL_STREAK_MAX more of it while others
- * wait, because a warm start is cheaper than a cold one.
+ *     take turns; a slot that just ran a call of one may run POOL_STREAK_MAX more of it while
+ *     others wait, because a warm start is cheaper than a cold one.
  *   - A call gets: the most recently used idle slot that holds its image, else an empty one, else
  *     the one that has been idle for longest.
  *   - An image has at most its instances_max slots; beyond that its calls wait for one of them.
