@@ -227,6 +227,13 @@ void connection_append(struct connection *connection, const void *bytes, size_t 
     }
 }
 
+void connection_send(struct connection *connection, const void *bytes, size_t length)
+{
+    if (!connection->closing) {
+        write_to_stream(connection, bytes, length);
+    }
+}
+
 void connection_write(struct connection *connection, const void *bytes, size_t length)
 {
     size_t taken = 0;

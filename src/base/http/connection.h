@@ -178,9 +178,10 @@ void connection_process(struct connection *connection);
 void connection_flush(struct connection *connection);
 /* More to be flushed: copied, but for what the socket or TLS takes at once of what is large. */
 void connection_write(struct connection *connection, const void *bytes, size_t length);
-/* The same, with TLS, of something that a connection_write() ends before the turn does: large
- * pieces are enciphered from where they are. */
+/* With TLS, past what is to be flushed.  What is appended a connection_send(), if only of no bytes,
+ * ends before the turn does: large pieces are enciphered from where they are. */
 void connection_append(struct connection *connection, const void *bytes, size_t length);
+void connection_send(struct connection *connection, const void *bytes, size_t length);
 void connection_close(struct connection *connection);
 void connection_drain(struct connection *connection); /* no request after those in flight */
 size_t connection_waiting(const struct connection *connection);

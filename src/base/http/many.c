@@ -38,14 +38,9 @@ static void nodes_append(const void *bytes, size_t length, void *context)
     connection_append(context, bytes, length);
 }
 
-/* What was appended is ended by a piece of any length, also of none. */
 static void nodes_write(const void *bytes, size_t length, void *context)
 {
-    struct connection *connection = context;
-    if (!connection->closing) {
-        stream_write(connection->stream, bytes, length);
-        connection->server->counters.bytes_out += length;
-    }
+    connection_send(context, bytes, length);
 }
 
 static const struct http_wire wire = {wire_write, wire_waiting, wire_finish, NULL};

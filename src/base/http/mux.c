@@ -122,11 +122,11 @@ void mux_close(struct mux_stream *stream, enum mux_code code)
 
 void mux_reset(struct mux_stream *stream, enum mux_code code)
 {
-    if (!stream->is_closed) {
-        const uint32_t payload = htole32(code);
-        mux_send(stream->mux, MUX_RESET, 0, stream->id, &payload, sizeof(payload));
-        mux_close(stream, code);
+    bool is_known = stream->mux->is_server || stream->head_sent;
+    if (!stream->is_closed && is_known) {
+        mux_send_number(stream->mux, MUX_RESET, stream->id, code);
     }
+    mux_close(stream, code);
 }
 
 static void close_if_over(struct mux_stream *stream)
@@ -159,6 +159,12 @@ void mux_send(struct mux *mux, enum mux_kind kind, uint8_t flags, uint32_t id, c
         put_header(mux, kind, flags, id, length);
         buffer_append(&mux->out, payload, length);
     }
+}
+
+void mux_send_number(struct mux *mux, enum mux_kind kind, uint32_t id, uint32_t number)
+{
+    const uint32_t payload = htole32(number);
+    mux_send(mux, kind, 0, id, &payload, sizeof(payload));
 }
 
 size_t mux_left(const struct mux_stream *stream)
@@ -329,17 +335,11 @@ void mux_write(struct mux_stream *stream, const void *bytes, size_t length, bool
 
 /* ---- Windows ---- */
 
-static void send_credit(struct mux *mux, uint32_t id, size_t length)
-{
-    const uint32_t payload = htole32((uint32_t)length);
-    mux_send(mux, MUX_CREDIT, 0, id, &payload, sizeof(payload));
-}
-
 static void give_back(struct mux *mux, size_t length)
 {
     mux->unreturned += length;
     if (mux->unreturned >= MUX_WINDOW / 2) {
-        send_credit(mux, 0, mux->unreturned);
+        mux_send_number(mux, MUX_CREDIT, 0, (uint32_t)mux->unreturned);
         mux->window_in += mux->unreturned;
         mux->unreturned = 0;
     }
@@ -353,7 +353,7 @@ static void give_back_of(struct mux_stream *stream, size_t length)
     }
     stream->unreturned += length;
     if (stream->unreturned >= MUX_STREAM_WINDOW / 2) {
-        send_credit(stream->mux, stream->id, stream->unreturned);
+        mux_send_number(stream->mux, MUX_CREDIT, stream->id, (uint32_t)stream->unreturned);
         stream->window_in += stream->unreturned;
         stream->unreturned = 0;
     }
@@ -417,10 +417,30 @@ static bool is_sound(const struct mux *mux, const struct frame *frame)
     }
 }
 
-static void take_end(struct mux_stream *stream)
+/* Nothing more comes.  False: it is not all that was to come, and the stream was reset. */
+static bool is_whole(struct mux_stream *stream)
 {
     if (stream->in_left > 0 && stream->in_left != UINT64_MAX) {
         mux_reset(stream, MUX_MALFORMED);
+        return false;
+    }
+    return true;
+}
+
+bool mux_expect(struct mux_stream *stream, uint64_t length, bool is_end)
+{
+    stream->has_head = true;
+    stream->in_left = length;
+    if (is_end && !is_whole(stream)) {
+        return false;
+    }
+    stream->in_ended = is_end; /* who is told of the head may answer at once */
+    return true;
+}
+
+static void take_end(struct mux_stream *stream)
+{
+    if (!is_whole(stream)) {
         return;
     }
     stream->in_ended = true;

@@ -230,14 +230,21 @@ void mux_mark(struct mux_stream *stream);        /* on_event() comes */
 void mux_send(struct mux *mux, enum mux_kind kind, uint8_t flags, uint32_t id, const void *payload,
               size_t length);
 
+/* The same with a number. */
+void mux_send_number(struct mux *mux, enum mux_kind kind, uint32_t id, uint32_t number);
+
 /* The head first, once.  A last piece may be empty.  Large pieces are framed from where they are.
  */
 void mux_write_head(struct mux_stream *stream, const void *bytes, size_t length);
 void mux_write(struct mux_stream *stream, const void *bytes, size_t length, bool is_last);
 size_t mux_left(const struct mux_stream *stream); /* written, and in no frame yet */
 
+/* A head has come, whose body has `length` bytes, or UINT64_MAX.  False: they cannot come any more,
+ * and the stream was reset. */
+bool mux_expect(struct mux_stream *stream, uint64_t length, bool is_end);
 void mux_feed(struct mux_stream *stream); /* what came, as far as it takes it */
 void mux_close(struct mux_stream *stream, enum mux_code code);
-void mux_reset(struct mux_stream *stream, enum mux_code code); /* the peer is told */
+/* The peer, if it knows of it, is told. */
+void mux_reset(struct mux_stream *stream, enum mux_code code);
 
 #endif

@@ -37,7 +37,6 @@ struct client {
     struct parse_head head; /* scratch */
     struct error error;     /* what calls end with when the connection is lost */
     bool has_changed;
-    bool has_goaway;
 };
 
 static struct client *client_of(const struct mux *mux)
@@ -81,13 +80,9 @@ static void on_head(struct mux *mux, struct mux_stream *stream, uint32_t id, con
     if (head->status < 200) {
         return; /* interim answers are not shown */
     }
-    stream->has_head = true;
-    stream->in_left = body_length(call, head);
-    if (is_end && stream->in_left > 0 && stream->in_left != UINT64_MAX) {
-        mux_reset(stream, MUX_MALFORMED);
-        return;
+    if (mux_expect(stream, body_length(call, head), is_end)) {
+        call->events.on_head(head, &own, call->context);
     }
-    call->events.on_head(head, &own, call->context);
 }
 
 static bool takes(const struct mux_stream *stream)
@@ -107,7 +102,7 @@ static void on_control(struct mux *mux, enum mux_kind kind)
     if (kind != MUX_GOAWAY) {
         return;
     }
-    client->has_goaway = client->has_changed = true;
+    client->has_changed = true;
     mux->ends_when_idle = true;
     LIST_EACH(node, &mux->streams)
     {
@@ -304,11 +299,7 @@ void mux_call_cancel(struct mux_call *call)
     struct mux *mux = call->stream.mux;
     call->is_cancelled = true;
     call->wants_room = false;
-    if (!call->stream.is_closed && call->stream.head_sent) {
-        mux_reset(&call->stream, MUX_CANCELLED);
-    } else {
-        mux_close(&call->stream, MUX_CANCELLED);
-    }
+    mux_reset(&call->stream, MUX_CANCELLED);
     mux_mark(&call->stream);
     mux_touch(mux);
 }
@@ -360,8 +351,7 @@ void mux_client_lose(struct mux *mux, const struct error *error)
 
 bool mux_client_is_over(const struct mux *mux)
 {
-    return mux->is_dead || client_of(mux)->has_goaway || mux->is_freed ||
-        mux->last_id == UINT32_MAX;
+    return mux->is_dead || mux->ends_when_idle || mux->is_freed || mux->last_id == UINT32_MAX;
 }
 
 bool mux_client_has_room(const struct mux *mux)

@@ -3,7 +3,6 @@
  *
  * A stream lives until it is closed on the wire; its exchange, from a head that is good until then.
  */
-#include <endian.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -110,20 +109,19 @@ static void on_head(struct mux *mux, struct mux_stream *stream_or_null, uint32_t
     const struct parse_head *head = &server->http->head;
     CHECK(stream_or_null == NULL);
     if (mux->stream_count >= STREAMS_MAX || mux->ends_when_idle) {
-        const uint32_t refused = htole32(MUX_REFUSED);
-        mux_send(mux, MUX_RESET, 0, id, &refused, sizeof(refused));
+        mux_send_number(mux, MUX_RESET, id, MUX_REFUSED);
         return;
     }
     struct served *served = mux_stream_new(mux, sizeof(*served), id);
-    served->stream.has_head = true;
     long r = parse_request(bytes, length, &server->limits, &server->http->head);
-    if (r != (long)length) {
+    bool is_request = r == (long)length;
+    bool has_length = is_request && !head->is_chunked;
+    if (!mux_expect(&served->stream, has_length ? head->length : UINT64_MAX, is_end)) {
+        return;
+    }
+    if (!is_request) {
         refuse(&served->stream, r < 0 ? (int)-r : 400);
-    } else if (is_end && head->has_length && head->length > 0) {
-        mux_reset(&served->stream, MUX_MALFORMED);
     } else {
-        served->stream.in_left = head->is_chunked ? UINT64_MAX : head->length;
-        served->stream.in_ended = is_end; /* its handler may answer at once */
         take_request(server, served, bytes, length);
     }
 }

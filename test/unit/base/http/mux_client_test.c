@@ -531,6 +531,7 @@ TEST(mux_client, an_answer_that_is_none_is_a_protocol_error)
     enum { COUNT = sizeof(answers) / sizeof(answers[0]) };
     struct trial trials[COUNT] = {0};
     struct trial last = {0};
+    struct trial bare = {0};
     begin(false);
     for (uint32_t i = 0; i < COUNT; i++) {
         get(&trials[i], "/");
@@ -539,8 +540,11 @@ TEST(mux_client, an_answer_that_is_none_is_a_protocol_error)
         EXPECT(trials[i].ended && trials[i].kind == ERROR_PROTOCOL);
         buffer_done(&trials[i].data);
     }
+    get(&bare, "/");
+    receive_text(MUX_HEAD, MUX_END, COUNT + 1, answers[COUNT - 1]); /* and nothing comes */
+    EXPECT(bare.ended && bare.kind == ERROR_PROTOCOL && bare.status == 0);
     get(&last, "/");
-    receive_text(MUX_HEAD, MUX_END, COUNT + 1, fine);
+    receive_text(MUX_HEAD, MUX_END, COUNT + 2, fine);
     EXPECT(last.ended && last.kind == ERROR_NONE && !finished);
     end();
 }
