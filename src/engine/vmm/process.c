@@ -276,23 +276,41 @@ static enum verdict out_of_bounds(struct call_state *state)
     return OVER;
 }
 
-static bool must_stop(struct process_shell *shell, struct call_state *state)
+static bool is_cancelled(struct process_shell *shell, struct call_state *state)
 {
     pthread_mutex_lock(&shell->lock);
     bool is_interrupted = shell->is_interrupted;
     pthread_mutex_unlock(&shell->lock);
     if (is_interrupted) {
         call_end(state, VMM_END_CANCELLED, "cancelled");
-    } else if (clock_monotonic_ns() >= state->deadline_ns) {
-        take_inline(shell, state, false);
-        char text[64];
-        snprintf(text, sizeof(text), "timed out after %" PRIu64 " ms",
-                 state->call->timeout_ms > 0 ? state->call->timeout_ms : state->limits->timeout_ms);
-        call_end(state, VMM_END_TIMEOUT, text);
-    } else {
+    }
+    return is_interrupted;
+}
+
+static bool must_stop(struct process_shell *shell, struct call_state *state)
+{
+    if (is_cancelled(shell, state)) {
+        return true;
+    }
+    if (clock_monotonic_ns() < state->deadline_ns) {
         return false;
     }
+    take_inline(shell, state, false);
+    char text[64];
+    snprintf(text, sizeof(text), "timed out after %" PRIu64 " ms",
+             state->call->timeout_ms > 0 ? state->call->timeout_ms : state->limits->timeout_ms);
+    call_end(state, VMM_END_TIMEOUT, text);
     return true;
+}
+
+/* The socket has failed: an interruption has shut it, or the child is gone for the reason given. */
+static enum verdict gone(struct process_shell *shell, struct call_state *state, enum vmm_end end,
+                         const char *reason)
+{
+    if (!is_cancelled(shell, state)) {
+        call_end(state, end, reason);
+    }
+    return OVER;
 }
 
 /* Until the child says something or `until_ns` is there; an interruption shuts the socket. */
@@ -488,8 +506,7 @@ static enum verdict step(struct process_shell *shell, struct call_state *state,
     if (got != (ssize_t)sizeof(note)) {
         /* Its filter ended it, or it said nothing that we know. */
         take_inline(shell, state, true);
-        call_end(state, VMM_END_TRAP, "trap: illegal instruction");
-        return OVER;
+        return gone(shell, state, VMM_END_TRAP, "trap: illegal instruction");
     }
     state->outcome->exits++;
     if (note.kind != NOTE_CALL &&
@@ -501,8 +518,7 @@ static enum verdict step(struct process_shell *shell, struct call_state *state,
         trap_describe_fault((unsigned)note.vector, note.address, note.registers.rip, text,
                             sizeof(text));
         take_inline(shell, state, true);
-        call_end(state, VMM_END_TRAP, text);
-        return OVER;
+        return gone(shell, state, VMM_END_TRAP, text);
     }
     *ret_registers = note.registers;
     enum verdict verdict = serve(shell, state);
@@ -511,8 +527,7 @@ static enum verdict step(struct process_shell *shell, struct call_state *state,
     }
     let_others_run(shell, state);
     if (verdict == GO_ON && !answer(shell, &nowhere)) {
-        call_end(state, VMM_END_TRAP, "trap: illegal instruction");
-        return OVER;
+        return gone(shell, state, VMM_END_TRAP, "trap: illegal instruction");
     }
     return verdict;
 }
@@ -546,8 +561,7 @@ static enum verdict enter(struct process_shell *shell, struct call_state *state,
     set_running(shell, true);
     enum verdict verdict = call_is_cancelled(state) ? OVER : GO_ON;
     if (verdict == GO_ON && !answer(shell, &nowhere)) {
-        call_end(state, VMM_END_BROKEN, "the process sandbox has ended");
-        verdict = OVER;
+        verdict = gone(shell, state, VMM_END_BROKEN, "the process sandbox has ended");
     }
     while (verdict == GO_ON) {
         verdict = step(shell, state, ret_registers);

@@ -689,19 +689,23 @@ BOTH(can_be_interrupted_by_another_thread)
     struct vmm_limits limits = usual_limits;
     limits.output_bytes_max = UINT64_MAX / 2;
     struct bench *bench = bench_open(isolation, "echo", &limits);
-    struct waiting waiting = {.shell = bench->shell};
-    EXPECT(pipe(waiting.pipe) == 0);
-    EXPECT(pthread_create(&waiting.thread, NULL, interrupt_when_asked, &waiting) == 0);
-
-    struct vmm_call call = {
-        .read = tell_that_it_runs,
-        .read_context = &waiting,
-        .sink = {.output = take_nothing},
-    };
-    vmm_shell_run(bench->shell, &call, &bench->outcome);
-    EXPECT(bench->outcome.end == VMM_END_CANCELLED);
-    pthread_join(waiting.thread, NULL);
-    reset(bench);
+    /* Each of them at another moment of the guest's talk with its host. */
+    for (int i = 0; i < 50; i++) {
+        struct waiting waiting = {.shell = bench->shell};
+        EXPECT(pipe(waiting.pipe) == 0);
+        EXPECT(pthread_create(&waiting.thread, NULL, interrupt_when_asked, &waiting) == 0);
+        struct vmm_call call = {
+            .read = tell_that_it_runs,
+            .read_context = &waiting,
+            .sink = {.output = take_nothing},
+        };
+        vmm_shell_run(bench->shell, &call, &bench->outcome);
+        EXPECT(bench->outcome.end == VMM_END_CANCELLED);
+        pthread_join(waiting.thread, NULL);
+        close(waiting.pipe[0]);
+        close(waiting.pipe[1]);
+        reset(bench);
+    }
 
     /* An interruption between calls means none of them. */
     vmm_shell_interrupt(bench->shell);
