@@ -131,6 +131,26 @@ int main(int count, char **words)
 }
 """
 
+OUTSIDE = r"""(module
+  (import "wasi_snapshot_preview1" "fd_filestat_get" (func $stat (param i32 i32) (result i32)))
+  (import "wasi_snapshot_preview1" "path_create_directory" (func $make (param i32 i32 i32) (result i32)))
+  (import "wasi_snapshot_preview1" "fd_readdir" (func $list (param i32 i32 i32 i64 i32) (result i32)))
+  (import "wasi_snapshot_preview1" "fd_write" (func $write (param i32 i32 i32 i32) (result i32)))
+  (import "wasi_snapshot_preview1" "fd_read" (func $read (param i32 i32 i32 i32) (result i32)))
+  (memory (export "memory") 1)
+  (data (i32.const 8) "\00\00\01\00\ff\ff\00\00")
+  (global $called (mut i32) (i32.const 0))
+  (func $call (global.set $called (i32.add (global.get $called) (i32.const 1))))
+  (func (export "stat") (param i32) (result i32) (call $call) (call $stat (local.get 0) (i32.const 65473)))
+  (func (export "make") (param i32) (result i32) (call $call) (call $make (local.get 0) (i32.const 65535) (i32.const 2)))
+  (func (export "list") (param i32) (result i32) (call $call)
+    (call $list (local.get 0) (i32.const 65530) (i32.const 100) (i64.const 0) (i32.const 0)))
+  (func (export "write") (param i32) (result i32) (call $call)
+    (call $write (local.get 0) (i32.const 8) (i32.const 1) (i32.const 0)))
+  (func (export "read") (param i32) (result i32) (call $call)
+    (call $read (local.get 0) (i32.const 8) (i32.const 1) (i32.const 0)))
+  (func (export "count") (result i32) (global.get $called)))"""
+
 
 @unittest.skipIf(shutil.which("clang-14") is None or shutil.which("wasm2c") is None, "needs clang-14 and wabt")
 class Run(unittest.TestCase):
@@ -167,6 +187,21 @@ class Run(unittest.TestCase):
             yield "process"
         if os.access("/dev/kvm", os.R_OK | os.W_OK):
             yield "microvm"
+
+    def test_an_instance_lives_on_when_the_host_was_to_use_memory_that_is_not_there(self):
+        """Of a folder of the host and of the streams, as of all else: the trap is one line's, not the run's."""
+        (self.folder / "outside.wat").write_text(OUTSIDE)
+        subprocess.run(["wat2wasm", "-o", self.folder / "outside.wasm", self.folder / "outside.wat"], check=True)
+        script = self.folder / "outside.script"
+        calls = ["stat 3", "make 3", "list 3", "write 1", "write 2", "read 0"]
+        script.write_text("".join(f"invoke {call}\n" for call in [*calls, "count"]))
+        (self.folder / "long").write_text("x" * 100000)
+        for isolation in self.isolations():
+            with self.subTest(isolation=isolation), open(self.folder / "long") as stdin:
+                done = self.run_module("outside", stdin=stdin,
+                                       flags=("--isolation", isolation, "--dir", f"{self.folder / 'inside'}::/g", "--script", script))
+                self.assertEqual(done.stdout.splitlines(), ["trap out of bounds memory access"] * len(calls) + [f"ok i32:{len(calls)}"])
+                self.assertEqual((done.stderr, done.returncode), ("", 0))
 
     def test_a_folder_of_the_host_is_as_good_as_one_in_memory(self):
         for isolation in self.isolations():

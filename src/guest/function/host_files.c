@@ -28,8 +28,10 @@ u32 host_ask(const struct host_question *question, u64 *ret_number)
     host.send[0] = (struct abi_part){(u64)head, 8 + 4ull * parts};
     host.send[1] = (struct abi_part){(u64)question->numbers, head[2]};
     for (u32 i = 0; i + 1 < parts; i++) {
+        guest_touch(question->texts[i], question->lengths[i]);
         host.send[2 + i] = (struct abi_part){(u64)question->texts[i], question->lengths[i]};
     }
+    guest_touch(question->room, question->size);
     host.receive[0] = (struct abi_part){(u64)&reply, sizeof(reply)};
     host.receive[1] = (struct abi_part){(u64)question->room, question->size};
     if ((int64_t)host_call(ABI_CALL_HOST, (u64)&host, 0, 0) < (int64_t)sizeof(reply)) {

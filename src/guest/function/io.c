@@ -6,6 +6,8 @@
 
 #include "guest.h"
 
+enum { READ_BYTES_MAX = 1 << 20 }; /* most that the host gives at once */
+
 static uint64_t tsc_begin;
 
 static uint64_t read_tsc(void)
@@ -42,6 +44,7 @@ void io_write_output(const uint8_t *bytes, size_t length)
         io_flush_output();
     }
     if (length > ABI_OUTPUT_BYTES) {
+        guest_touch(bytes, length);
         host_call(ABI_CALL_WRITE, 1, (uint64_t)bytes, length);
         return;
     }
@@ -55,6 +58,7 @@ void io_write_log(const uint8_t *bytes, size_t length)
         flush_log();
     }
     if (length > ABI_LOG_BYTES) {
+        guest_touch(bytes, length);
         host_call(ABI_CALL_WRITE, 2, (uint64_t)bytes, length);
         return;
     }
@@ -79,6 +83,7 @@ size_t io_read(uint8_t *bytes, size_t length)
     }
     /* What was written so far may be what the sender waits for. */
     io_flush_output();
+    guest_touch(bytes, length < READ_BYTES_MAX ? length : READ_BYTES_MAX);
     return (size_t)host_call(ABI_CALL_READ, (uint64_t)bytes, length, 0);
 }
 
