@@ -10,7 +10,7 @@
 #define NOISE UINT64_C(0x5a3c96e17d2b4f81)
 #define MARK  UINT64_C(0xa5a5a5a5a5a5a5a5)
 
-enum { MEMORY_PAGES = 20 };
+enum { MEMORY_PAGES = 20, FILES_MAX = 1 << 20 /* of the limits that tests give */ };
 
 const uint32_t glue_is_handler = 0;
 
@@ -288,6 +288,11 @@ static void attempt(char which)
     case '4':
         BLOCK->log_length = UINT32_MAX;
         guest_trap(ABI_TRAP_ABORT);
+    case '6': /* what files may take, and a byte more */
+        host_call(ABI_CALL_FILES, FILES_MAX, 0, 0);
+        *(volatile char *)(ABI_FILES_BASE + FILES_MAX - 1) = 1;
+        *(volatile char *)(ABI_FILES_BASE + FILES_MAX) = 1;
+        break;
     case '5':
         host_call(ABI_CALL_TRAP, UINT64_MAX, 0, 0);
         break;

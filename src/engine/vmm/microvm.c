@@ -264,27 +264,46 @@ int microvm_set_memory(struct microvm_shell *shell, uint64_t bytes)
     return r;
 }
 
-int microvm_give_files(struct microvm_shell *shell, uint64_t bytes)
+/* Let KVM and the guest's tables know of at least `bytes` of files' memory, for good. */
+static int give_files(struct microvm_shell *shell, uint64_t bytes)
 {
     enum { FIRST_FILES = 2 << 20 };
     uint64_t before = shell->files_given;
     uint64_t after = before > 0 ? before : FIRST_FILES;
     uint64_t offset = shell->offset[WINDOW_FILES];
-    CHECK(bytes <= shell->base.class.bytes[WINDOW_FILES]);
     while (after < bytes) {
         after *= 2;
     }
-    if (after == before) {
-        return 0;
-    }
-    if (mprotect(shell->arena + offset + before, after - before, PROT_READ | PROT_WRITE) < 0 ||
-        give_slot(shell, offset + before, offset + after) < 0) {
+    CHECK(after <= shell->base.class.bytes[WINDOW_FILES]);
+    if (give_slot(shell, offset + before, offset + after) < 0) {
         return -1;
     }
     map_window((uint64_t *)(shell->arena + AT_CODE_DIRECTORY), ABI_FILES_BASE + before,
                offset + before, after - before, READ_WRITE);
     shell->files_given = after;
     return 0;
+}
+
+int microvm_set_files(struct microvm_shell *shell, uint64_t bytes, uint64_t bytes_max)
+{
+    uint64_t most = (bytes_max + PAGE_BYTES - 1) / PAGE_BYTES * PAGE_BYTES;
+    CHECK(bytes <= most && most <= shell->base.class.bytes[WINDOW_FILES]);
+    if (bytes > shell->files_given && give_files(shell, bytes) < 0) {
+        return -1;
+    }
+    uint8_t *files = microvm_window(shell, WINDOW_FILES);
+    uint64_t before = shell->files_accessible;
+    uint64_t after = shell->files_given < most ? shell->files_given : most;
+    int r = 0;
+    if (after > before) {
+        r = mprotect(files + before, after - before, PROT_READ | PROT_WRITE);
+    } else if (after < before) {
+        r = mprotect(files + after, before - after, PROT_NONE);
+    }
+    if (r == 0) {
+        shell->files_accessible = after;
+    }
+    return r;
 }
 
 /* ---- vCPU ---- */
@@ -644,9 +663,9 @@ static void collect(struct microvm_shell *shell, struct vmm_image *image,
     image_add_pages(image, WINDOW_MEMORY, 0, microvm_window(shell, WINDOW_MEMORY),
                     shell->memory_now);
     image_add_pages(image, WINDOW_FILES, 0, microvm_window(shell, WINDOW_FILES),
-                    shell->files_given);
+                    shell->files_accessible);
     image->info.memory_bytes = shell->memory_now;
-    image->info.files_bytes = shell->files_given;
+    image->info.files_bytes = shell->files_accessible;
 }
 
 static int initialise(struct microvm_shell *shell, struct vmm_image *image,

@@ -43,8 +43,9 @@ struct microvm_shell {
     uint64_t memory_given;         /* bytes of linear memory KVM knows of */
     uint64_t memory_accessible;    /* bytes of linear memory that are mapped for the guest now */
     uint64_t memory_now;           /* linear memory of the running call */
-    uint64_t files_given; /* bytes of files' memory that KVM and the guest's tables know of */
-    uint64_t shared_id;   /* of what is mapped at the end of the text; 0: nothing is */
+    uint64_t files_given;      /* bytes of files' memory that KVM and the guest's tables know of */
+    uint64_t files_accessible; /* bytes of it that the guest reaches: never above its limit */
+    uint64_t shared_id;        /* of what is mapped at the end of the text; 0: nothing is */
     uint64_t shared_offset;
     uint64_t shared_bytes;
     uint64_t resets;
@@ -76,8 +77,9 @@ void microvm_shell_end(struct microvm_shell *shell);
 /* Let the guest reach exactly `bytes` of linear memory. */
 int microvm_set_memory(struct microvm_shell *shell, uint64_t bytes);
 
-/* Let the guest reach at least `bytes` of files' memory; that stays so. */
-int microvm_give_files(struct microvm_shell *shell, uint64_t bytes);
+/* Let the guest reach at least `bytes` of files' memory, and nothing above `bytes_max`: memory is
+ * given in steps that double, and what an image before this one was given stays with the shell. */
+int microvm_set_files(struct microvm_shell *shell, uint64_t bytes, uint64_t bytes_max);
 
 /* On a shell that is empty: touch, from inside, the pages that functions use. */
 int microvm_warm_up(struct microvm_shell *shell, struct error *err);

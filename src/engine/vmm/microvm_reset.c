@@ -143,7 +143,7 @@ static void wash_writable(struct microvm_shell *shell, struct washing *washing)
     /* All of it: the guest's tables map whole large pages, more than the stack has. */
     wash(washing, WINDOW_STACK, shell->base.class.bytes[WINDOW_STACK]);
     wash(washing, WINDOW_MEMORY, shell->memory_accessible);
-    wash(washing, WINDOW_FILES, shell->files_given);
+    wash(washing, WINDOW_FILES, shell->files_accessible);
     /* Where the CPU reports traps, the guest can write too. */
     memset(shell->arena + MICROVM_TRAP_STACK, 0, PAGE_BYTES);
 }
@@ -188,8 +188,8 @@ int microvm_attach(struct vmm_shell *base, struct vmm_image *image, struct error
     if (microvm_set_memory(shell, mapped) < 0) {
         return error_os(err, errno, "sizing a function's memory");
     }
-    if (image != NULL && image->info.files_bytes > shell->files_given &&
-        microvm_give_files(shell, image->info.files_bytes) < 0) {
+    if (image != NULL &&
+        microvm_set_files(shell, image->info.files_bytes, image->limits.files_bytes) < 0) {
         return error_os(err, errno, "giving a function its files' memory");
     }
     if (microvm_map_shared(shell, image) < 0) {

@@ -27,7 +27,7 @@ static uint8_t *translate(const struct microvm_shell *shell, uint64_t address, u
         {WINDOW_MEMORY, shell->memory_now},
         {WINDOW_DATA, shell->base.class.bytes[WINDOW_DATA]},
         {WINDOW_STACK, ABI_STACK_BYTES},
-        {WINDOW_FILES, shell->files_given},
+        {WINDOW_FILES, shell->files_accessible},
     };
     for (size_t i = 0; i < sizeof(ranges) / sizeof(ranges[0]); i++) {
         uint64_t base = window_base[ranges[i].window];
@@ -63,7 +63,8 @@ static uint64_t grow(struct microvm_shell *shell, const struct call_state *state
 static uint64_t grow_files(struct microvm_shell *shell, const struct call_state *state,
                            uint64_t bytes)
 {
-    bool is_granted = bytes <= state->limits->files_bytes && microvm_give_files(shell, bytes) == 0;
+    uint64_t most = state->limits->files_bytes;
+    bool is_granted = bytes <= most && microvm_set_files(shell, bytes, most) == 0;
     return is_granted ? 0 : 1;
 }
 
