@@ -70,6 +70,13 @@ class Trouble(unittest.TestCase):
         shown = self.show("proud")
         self.assertEqual((shown["state"], shown["desired"]), ("running", "running"))
 
+    def test_one_whose_state_cannot_be_written_goes_on(self):
+        self.create("busy")
+        self.assertIn("could not be written", self.refused("vm", "snapshot", "create", "busy"))
+        self.assertEqual(self.show("busy")["state"], "running")
+        self.ok("vm", "pause", "busy")  # which one that stands still refuses
+        self.ok("vm", "resume", "busy")
+
     def test_one_that_does_not_go_on_stays_paused_and_can_be_stopped(self):
         pid = self.create("tired")
         self.ok("vm", "pause", "tired")

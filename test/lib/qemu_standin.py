@@ -1,7 +1,8 @@
 #!/usr/bin/python3
 """A stand-in for qemu-system-x86_64 that has no machine, and obeys worse than QEMU does.
 
-It says what QEMU says of itself, and speaks QMP at the socket that it is given.  A test tells it by signals:
+It says what QEMU says of itself, and speaks QMP at the socket that it is given.  No state is ever written: that has
+failed, and as QEMU it does not go on before it has been seen to be done with it.  A test tells it by signals:
 
     SIGHUP   what would stop or go on is refused from now on
     SIGUSR1  the connection is closed; who connects anew is heard
@@ -21,6 +22,7 @@ class StandIn:
     def __init__(self, listener):
         self.listener, self.connection = listener, None
         self.runs, self.refuses = True, False
+        self.finishing = 0  # so often it is to be asked for its status until it has done with a state
         signal.signal(signal.SIGHUP, self.refuse)
         signal.signal(signal.SIGUSR1, lambda *_: self.hang_up())
         signal.signal(signal.SIGUSR2, lambda *_: self.go_deaf())
@@ -43,6 +45,14 @@ class StandIn:
 
     def obey(self, command):
         name = command["execute"]
+        if name == "migrate":
+            self.finishing = 2
+        if name == "cont" and self.finishing > 0:
+            self.say({"error": {"class": "GenericError", "desc": "Migration is not finalized yet"}})
+            return
+        if name == "stop" and not self.runs:
+            self.say({"error": {"class": "GenericError", "desc": "it stands still"}})
+            return
         if name in ("stop", "cont"):
             if self.refuses:
                 self.say({"error": {"class": "GenericError", "desc": "it does not want to"}})
@@ -50,9 +60,18 @@ class StandIn:
             was, self.runs = self.runs, name == "cont"
             if was != self.runs:
                 self.say({"event": "RESUME" if self.runs else "STOP", "timestamp": {}})
-        self.say({"return": {"running": self.runs, "status": "running" if self.runs else "paused"} if name == "query-status" else {}})
+        self.say({"return": self.answer(name)})
         if name == "quit":
             os._exit(0)
+
+    def answer(self, name):
+        if name == "query-migrate":
+            return {"status": "failed"}
+        if name != "query-status":
+            return {}
+        status = "finish-migrate" if self.finishing > 0 else "running" if self.runs else "paused"
+        self.finishing = max(self.finishing - 1, 0)
+        return {"running": self.runs, "status": status}
 
     def serve(self):
         while self.listener is not None:

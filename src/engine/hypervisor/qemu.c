@@ -157,6 +157,7 @@ struct transfer {
     bool is_saving;
     bool is_started;
     int fd;
+    struct error failure; /* what became of it, once that is known */
     hypervisor_done done;
     void *context;
 };
@@ -395,7 +396,8 @@ static void on_started(const struct error *error, const json_t *result, void *co
     }
 }
 
-/* A state that was written is told to be complete a moment before the machine may go on. */
+/* A state is told to be written, or not to be, a moment before the machine may go on: until then
+ * "cont" is refused. */
 static void on_settled(const struct error *error, const json_t *result, void *context)
 {
     struct control *control = context;
@@ -407,7 +409,8 @@ static void on_settled(const struct error *error, const json_t *result, void *co
     if (status != NULL && strcmp(status, "finish-migrate") == 0) {
         loop_timer_start(control->look, POLL_EVERY_MS);
     } else {
-        finish_transfer(control, error);
+        struct error failure = control->transfer.failure;
+        finish_transfer(control, failure.kind != ERROR_NONE ? &failure : error);
     }
 }
 
@@ -419,21 +422,18 @@ static bool is_full(int fd)
     return fstatvfs(fd, &status) == 0 && (uint64_t)status.f_bavail * status.f_frsize < LEAST_BYTES;
 }
 
-static void fail_transfer(struct control *control, const char *text)
+static void note_failure(struct transfer *transfer, const char *text)
 {
-    struct error failure = {0};
-    const struct transfer *transfer = &control->transfer;
     if (transfer->is_saving && is_full(transfer->fd)) {
-        error_set(&failure, ERROR_FULL,
+        error_set(&transfer->failure, ERROR_FULL,
                   "the machine's state could not be written: no space is left on the disk of its "
                   "node.  Delete something, or give it more room");
     } else {
-        error_set(&failure, transfer->is_saving ? ERROR_OS : ERROR_CORRUPT,
+        error_set(&transfer->failure, transfer->is_saving ? ERROR_OS : ERROR_CORRUPT,
                   "the machine's state could not be %s: %.300s",
                   transfer->is_saving ? "written" : "read",
                   text != NULL ? text : "the VMM does not say why");
     }
-    finish_transfer(control, &failure);
 }
 
 static void on_migration(const struct error *error, const json_t *result, void *context)
@@ -441,17 +441,20 @@ static void on_migration(const struct error *error, const json_t *result, void *
     struct control *control = context;
     control->is_looking = false;
     const char *status = json_string_value(json_object_get(result, "status"));
-    if (!control->is_transferring || !control->transfer.is_started) {
+    struct transfer *transfer = &control->transfer;
+    if (!control->is_transferring || !transfer->is_started) {
         return; /* it was asked of another one */
+    }
+    bool has_failed =
+        status != NULL && (strcmp(status, "failed") == 0 || strcmp(status, "cancelled") == 0);
+    if (has_failed && transfer->failure.kind == ERROR_NONE) {
+        note_failure(transfer, json_string_value(json_object_get(result, "error-desc")));
     }
     if (error != NULL) {
         finish_transfer(control, error);
-    } else if (status != NULL && strcmp(status, "completed") == 0) {
+    } else if (has_failed || (status != NULL && strcmp(status, "completed") == 0)) {
         control->is_looking = true;
         qmp_execute(control->qmp, "query-status", NULL, -1, on_settled, control);
-    } else if (status != NULL &&
-               (strcmp(status, "failed") == 0 || strcmp(status, "cancelled") == 0)) {
-        fail_transfer(control, json_string_value(json_object_get(result, "error-desc")));
     } else {
         loop_timer_start(control->look, POLL_EVERY_MS);
     }
@@ -496,7 +499,8 @@ static void transfer(struct control *control, bool is_saving, int owned_fd, bool
                      hypervisor_done done, void *context)
 {
     CHECK(!control->is_transferring);
-    control->transfer = (struct transfer){is_saving, false, owned_fd, done, context};
+    control->transfer =
+        (struct transfer){.is_saving = is_saving, .fd = owned_fd, .done = done, .context = context};
     control->is_transferring = true;
     step(control, "migrate-set-capabilities",
          json_pack("{s:[{s:s, s:b}, {s:s, s:b}]}", "capabilities", "capability", "x-ignore-shared",

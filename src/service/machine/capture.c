@@ -246,8 +246,14 @@ static void let_go(void *context)
 static void on_resumed(const struct error *error, void *context)
 {
     struct capture *capture = context;
+    struct machine *machine = capture->machine;
     if (error != NULL && capture->error.kind == ERROR_NONE && !capture->has_lost_vm) {
         capture->error = *error;
+    }
+    if (error != NULL && !capture->has_lost_vm && machine->state == MACHINE_RUNNING) {
+        /* It stands still, whatever else went wrong before: told, and then resumed anew. */
+        machine_set_state(machine, MACHINE_PAUSED, "it did not go on after a snapshot: %.300s",
+                          error->text);
     }
     let_go(capture);
 }
