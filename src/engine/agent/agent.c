@@ -332,6 +332,7 @@ void agent_close(struct agent *agent)
     CHECK(!agent->is_closed);
     struct error error = {0};
     agent->is_closed = true;
+    agent->state = AGENT_CONNECTING; /* it is not up for those whose calls end by this */
     disconnect(agent);
     loop_timer_free(agent->retry);
     agent->retry = NULL;

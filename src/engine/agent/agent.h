@@ -211,8 +211,9 @@ struct agent_call *agent_reseed(struct agent *agent, agent_done *done, void *con
 /*
  * For a clone, which believes to be what it was made of: `agent_done` comes once, when the clock is
  * the host's, random numbers are reseeded, /etc/machine-id (32 hex digits; NULL: left alone) is
- * written and `network` (may be NULL) is set up; with the first error, if there was one.  Keys that
- * programs have drawn before, those of sshd among them, are the clone's too.
+ * written and `network` (may be NULL) is set up; with the first error, if there was one.  No part
+ * is waited for longer than AGENT_CALL_TIMEOUT_MS.  Keys that programs have drawn before, those of
+ * sshd among them, are the clone's too.
  */
 struct agent_network;
 void agent_renew(struct agent *agent, const char *machine_id, const struct agent_network *network,
@@ -329,6 +330,7 @@ struct agent_put {
     int64_t mtime_ns; /* 0: now */
     bool makes_folders;
     bool replaces_nothing;
+    uint64_t timeout_ms; /* 0: as long as it takes */
 };
 /* The file's content is written to the call.  It is there, whole, when the call has ended well. */
 struct agent_call *agent_put(struct agent *agent, const struct agent_put *put,

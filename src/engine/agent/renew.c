@@ -31,7 +31,8 @@ static void on_part(const struct error *error, const struct agent_result *result
 
 static void write_machine_id(struct agent *agent, const char *machine_id, struct renewal *renewal)
 {
-    static const struct agent_put put = {.path = "/etc/machine-id", .mode = 0444};
+    static const struct agent_put put = {
+        .path = "/etc/machine-id", .mode = 0444, .timeout_ms = AGENT_CALL_TIMEOUT_MS};
     static const struct agent_call_events events = {.on_end = on_part};
     char line[64];
     int length = snprintf(line, sizeof(line), "%.32s\n", machine_id);

@@ -310,8 +310,11 @@ struct agent_call *agent_put(struct agent *agent, const struct agent_put *put,
                              const struct agent_call_events *events, void *context)
 {
     BUFFER_OWNED struct buffer body = {0};
-    const struct agent_call_terms terms = {
-        .operation = AGENT_PUT, .has_input = true, .events = events, .context = context};
+    const struct agent_call_terms terms = {.operation = AGENT_PUT,
+                                           .timeout_ms = put->timeout_ms,
+                                           .has_input = true,
+                                           .events = events,
+                                           .context = context};
     agent_put_text(&body, AGENT_PATH, put->path);
     agent_put_number(&body, AGENT_MODE, put->mode);
     agent_put_number(&body, AGENT_USER, put->user);

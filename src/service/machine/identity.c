@@ -72,6 +72,15 @@ static void on_renewed(const struct error *error, const struct agent_result *res
     if (error != NULL && (error->kind == ERROR_CANCELLED || error->kind == ERROR_UNAVAILABLE)) {
         return; /* the next session does it, or the machine has ended */
     }
+    if (error != NULL && error->kind == ERROR_TIMEOUT) {
+        /* Others are not to meet it as what it was, nor wait for it: its next word begins anew. */
+        log_warn("machine %s: its agent has fallen silent before it was somebody else: %s",
+                 machine->key, error->text);
+        if (agent_is_up(machine->agent)) {
+            agent_forsake(machine->agent);
+        }
+        return;
+    }
     if (error != NULL) {
         log_warn("machine %s: it keeps a part of the identity of what it was made of: %s",
                  machine->key, error->text);

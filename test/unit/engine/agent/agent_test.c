@@ -517,6 +517,12 @@ TEST(agent, ends_late_calls_by_itself)
     RUN_UNTIL(scene.counts[AGENT_CANCEL] == 2);
     RUN_UNTIL(scene.ends == 2);
     EXPECT(scene.error.kind == ERROR_TIMEOUT && agent_is_up(scene.agent));
+    const struct agent_put put = {.path = "/etc/machine-id", .timeout_ms = 1};
+    const struct agent_call_events events = {.on_end = on_done};
+    agent_put(scene.agent, &put, &events, NULL);
+    RUN_UNTIL(scene.counts[AGENT_CANCEL] == 3);
+    RUN_UNTIL(scene.ends == 3);
+    EXPECT(scene.error.kind == ERROR_TIMEOUT && agent_is_up(scene.agent));
     end();
 }
 
