@@ -49,7 +49,7 @@ static void start_call(struct pool *pool, struct pool_slot *slot, struct pool_ca
     call->slot = slot;
     slot->calls++;
     slot->is_last = (settings->recycle_calls > 0 && slot->calls >= settings->recycle_calls) ||
-        (settings->recycle_ms > 0 && pool->now_ms - slot->attached_ms >= settings->recycle_ms);
+        pool_slot_is_old(slot, pool->now_ms);
     pool->counts.warm += is_warm;
     pool->counts.cold += !is_warm;
     pool->counts.foreseen += is_foreseen;
@@ -125,6 +125,15 @@ static bool next_forgotten(struct pool *pool, struct pool_effect *ret_effect)
     return false;
 }
 
+/* No call is to find memory that is older than its function wants it; where none is kept from one
+ * call to the next, the call that notices goes first. */
+static bool is_stale(const struct pool *pool, const struct pool_slot *slot,
+                     const struct pool_image *image)
+{
+    return slot->residency != NULL && slot->residency->image == image &&
+        image->settings.is_sticky && pool_slot_is_old(slot, pool->now_ms);
+}
+
 /* The slot that just became idle goes on with its function, if that is not too greedy. */
 static bool next_again(struct pool *pool, struct pool_effect *ret_effect)
 {
@@ -136,7 +145,8 @@ static bool next_again(struct pool *pool, struct pool_effect *ret_effect)
     }
     struct pool_function *function = pool->again_function;
     struct pool_call *call = pool_function_head(function);
-    if (!list_contains_node(&function->ring_link) || call->image != slot->residency->image) {
+    if (!list_contains_node(&function->ring_link) || call->image != slot->residency->image ||
+        is_stale(pool, slot, call->image)) {
         return false;
     }
     slot->streak++;
@@ -233,6 +243,11 @@ static bool next_of_function(struct pool *pool, struct pool_function *function, 
 {
     struct pool_call *call = pool_function_head(function);
     struct pool_slot *slot = pool_choose_slot(pool, call->image);
+    if (slot != NULL && is_stale(pool, slot, call->image)) {
+        pool->counts.recycled++;
+        pool_cool(pool, slot, ret_effect);
+        return true;
+    }
     if (slot != NULL) {
         slot->streak = 0;
         start_call(pool, slot, call, ret_effect);
@@ -253,7 +268,7 @@ static bool next_arrived(struct pool *pool, uint64_t now_ms, struct pool_effect 
         return false;
     }
     bool found = next_of_function(pool, function, now_ms, ret_effect);
-    if (found && ret_effect->kind == POOL_UNLOAD) {
+    if (found && (ret_effect->kind == POOL_UNLOAD || ret_effect->kind == POOL_COOL)) {
         pool->arrived = function; /* only room was made */
     }
     return found;

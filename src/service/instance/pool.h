@@ -17,7 +17,8 @@
  *   - An image has at most its instances_max slots; beyond that its calls wait for one of them.
  *   - Instances are kept warm as demand.h has learnt, at least instances_min, until nothing was
  *     called for idle_ms; or as was foreseen (pool_expect()), however long ago the last call was.
- *   - An instance that has served recycle_calls calls, or is older than recycle_ms, begins anew.
+ *   - An instance that has served recycle_calls calls, or is older than recycle_ms, begins anew;
+ *     what has state does before the call that finds it too old.
  *   - Under memory pressure idle ones go, those beyond instances_min first.
  *   - Versions and functions with the same image, limits and settings have their instances in
  *     common; but what has state (is_sticky) or a bound (instances_min, instances_max) is one

@@ -50,8 +50,7 @@ static void look_for_idle(struct looking *looking, const struct pool_image *imag
              at = at->previous) {
             struct pool_slot *slot = LIST_ITEM(at, struct pool_slot, link);
             uint64_t idle_ms = looking->now_ms - slot->idle_ms;
-            bool is_old = settings->recycle_ms > 0 &&
-                looking->now_ms - slot->attached_ms >= settings->recycle_ms;
+            bool is_old = pool_slot_is_old(slot, looking->now_ms);
             bool is_surplus = settings->idle_ms > 0 && image->instances > target &&
                 ((target == 0 && !image->is_foreseen) || idle_ms >= POOL_SURPLUS_MS);
             if (is_old || is_surplus) {
@@ -151,7 +150,7 @@ static void look_at_image(const char *id, void *value, void *context)
     }
 }
 
-static void cool(struct pool *pool, struct pool_slot *slot, struct pool_effect *ret_effect)
+void pool_cool(struct pool *pool, struct pool_slot *slot, struct pool_effect *ret_effect)
 {
     *ret_effect = (struct pool_effect){
         .kind = POOL_COOL,
@@ -240,14 +239,14 @@ bool pool_next_keep(struct pool *pool, uint64_t now_ms, struct pool_effect *ret_
     if (looking.cools != NULL) {
         pool->counts.recycled += looking.is_recycled;
         pool->counts.cooled += !looking.is_recycled;
-        cool(pool, looking.cools, ret_effect);
+        pool_cool(pool, looking.cools, ret_effect);
         return true;
     }
     if (pool->may_evict && looking.victim != NULL) {
         /* Some pressure takes one at a time, and looks whether it was enough. */
         pool->may_evict = pool->pressure == POOL_PRESSURE_HIGH;
         pool->counts.evicted++;
-        cool(pool, looking.victim, ret_effect);
+        pool_cool(pool, looking.victim, ret_effect);
         return true;
     }
     if (pool->may_evict && pool->pressure == POOL_PRESSURE_HIGH && next_unload(pool, ret_effect)) {

@@ -294,6 +294,12 @@ void pool_slot_hold(struct pool *pool, struct pool_slot *slot, struct residency 
     pool->instances++;
 }
 
+bool pool_slot_is_old(const struct pool_slot *slot, uint64_t now_ms)
+{
+    uint64_t recycle_ms = slot->residency->image->settings.recycle_ms;
+    return recycle_ms > 0 && now_ms - slot->attached_ms >= recycle_ms;
+}
+
 /* An idle instance, or one whose last call has ended, is none any more. */
 void pool_slot_empty(struct pool *pool, struct pool_slot *slot)
 {

@@ -136,6 +136,7 @@ struct pool_image *pool_image_look(const struct pool *pool, const struct pool_re
 bool pool_image_is_full(const struct pool_image *image);
 void pool_slot_hold(struct pool *pool, struct pool_slot *slot, struct residency *residency);
 void pool_slot_empty(struct pool *pool, struct pool_slot *slot);
+bool pool_slot_is_old(const struct pool_slot *slot, uint64_t now_ms);
 void pool_image_consider_orphan(struct pool *pool, struct pool_image *image);
 void pool_image_remove(struct pool *pool, struct pool_image *image);
 struct residency *pool_residency_find(const struct pool_image *image,
@@ -159,5 +160,6 @@ void pool_unload(struct pool *pool, struct residency *residency, struct pool_eff
 
 /* pool_keep.c: instances that nobody calls now. */
 bool pool_next_keep(struct pool *pool, uint64_t now_ms, struct pool_effect *ret_effect);
+void pool_cool(struct pool *pool, struct pool_slot *slot, struct pool_effect *ret_effect);
 
 #endif

@@ -158,7 +158,10 @@ int trigger_config_check(struct trigger_service *service, const struct trigger_c
     if (config->path != NULL &&
         (config->path[0] != '/' || !text_is_printable(config->path) ||
          strpbrk(config->path, " ?#") != NULL)) {
-        return error_set(err, ERROR_INVALID, "$.path begins with '/' and is percent-encoded");
+        return error_set(
+            err, ERROR_INVALID,
+            "$.path is a path: it begins with '/', has neither a query nor a fragment, "
+            "and is percent-encoded");
     }
     int r = check_kind(service, config->kind, err);
     r = r < 0 ? r : check_function(config->function, err);

@@ -336,6 +336,29 @@ TEST(instance_keep, an_instance_ends_after_recycle_calls_and_recycle_ms)
     world_free(world);
 }
 
+/* Goal: with state, no call finds what is older than recycle_ms.  Method: calls on either side. */
+TEST(instance_keep, a_call_finds_no_state_that_is_older_than_recycle_ms)
+{
+    struct world *world = world_new(2, 1);
+    struct pool_settings settings = {.is_sticky = true, .recycle_ms = 700, .instances_max = 1};
+    finish(world, call_with(world, 1, settings));
+    advance(world, 699);
+    struct call *call = call_with(world, 1, settings);
+    EXPECT(call->is_warm);
+    struct call *next = call_with(world, 1, settings);
+    advance(world, 1);
+    finish(world, call); /* another one waits for the same slot */
+    EXPECT(next->state == CALL_RUNNING && !next->is_warm &&
+           pool_counts(world->pool)->recycled == 1);
+    finish(world, next);
+    advance(world, 700);
+    call = call_with(world, 1, settings);
+    EXPECT(!call->is_warm && pool_instances(world->pool) == 1);
+    EXPECT(pool_counts(world->pool)->recycled == 2);
+    finish(world, call);
+    world_free(world);
+}
+
 TEST(instance_keep, state_is_not_shared_between_functions_and_versions)
 {
     struct world *world = world_new(4, 1);
