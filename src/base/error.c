@@ -153,16 +153,6 @@ enum error_kind error_kind_parse(const char *name)
     return ERROR_NONE;
 }
 
-/* Rounded, what is a byte too little would be called as large as it is to be. */
-static const char *write_exactly(uint64_t bytes, char ret_text[TEXT_SIZE_MAX])
-{
-    text_write_size(bytes, ret_text);
-    if (strchr(ret_text, '.') != NULL) {
-        snprintf(ret_text, TEXT_SIZE_MAX, "%" PRIu64 " bytes", bytes);
-    }
-    return ret_text;
-}
-
 int error_check_range(const char *name, uint64_t value, uint64_t least, uint64_t most,
                       struct error *err)
 {
@@ -172,8 +162,9 @@ int error_check_range(const char *name, uint64_t value, uint64_t least, uint64_t
     if (text_ends_with(name, "_bytes")) {
         char sizes[3][TEXT_SIZE_MAX];
         return error_set(err, ERROR_INVALID, "%s is %s; it must be from %s to %s", name,
-                         write_exactly(value, sizes[0]), write_exactly(least, sizes[1]),
-                         write_exactly(most, sizes[2]));
+                         text_write_size_exactly(value, sizes[0]),
+                         text_write_size_exactly(least, sizes[1]),
+                         text_write_size_exactly(most, sizes[2]));
     }
     if (text_ends_with(name, "_ms")) {
         char times[3][TEXT_SIZE_MAX];

@@ -175,16 +175,30 @@ bool text_parse_size(const char *string, uint64_t *ret_bytes)
     return parse_with_unit(string, units, sizeof(units) / sizeof(units[0]), ret_bytes);
 }
 
+static const char *const size_units[] = {"bytes", "KiB", "MiB", "GiB", "TiB"};
+
+enum { SIZE_UNIT_COUNT = sizeof(size_units) / sizeof(size_units[0]) };
+
+const char *text_write_size_exactly(uint64_t bytes, char ret_text[TEXT_SIZE_MAX])
+{
+    size_t unit = 0;
+    while (unit + 1 < SIZE_UNIT_COUNT && bytes > 0 && bytes % 1024 == 0) {
+        bytes /= 1024;
+        unit++;
+    }
+    snprintf(ret_text, TEXT_SIZE_MAX, "%" PRIu64 " %s", bytes, size_units[unit]);
+    return ret_text;
+}
+
 const char *text_write_size(uint64_t bytes, char ret_text[TEXT_SIZE_MAX])
 {
-    static const char *const units[] = {"B", "KiB", "MiB", "GiB", "TiB"};
     size_t unit = 0;
-    while (unit + 1 < sizeof(units) / sizeof(units[0]) && bytes >> (10 * (unit + 1)) > 0) {
+    while (unit + 1 < SIZE_UNIT_COUNT && bytes >> (10 * (unit + 1)) > 0) {
         unit++;
     }
     uint64_t one = UINT64_C(1) << (10 * unit);
     snprintf(ret_text, TEXT_SIZE_MAX, "%.*f %s", bytes % one == 0 ? 0 : 1,
-             (double)bytes / (double)one, units[unit]);
+             (double)bytes / (double)one, unit == 0 ? "B" : size_units[unit]);
     return ret_text;
 }
 

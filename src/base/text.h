@@ -60,6 +60,9 @@ bool text_parse_size(const char *string, uint64_t *ret_bytes);
 /* A size for people: "512 MiB", "1.5 GiB"; one digit behind the point where it is not whole. */
 enum { TEXT_SIZE_MAX = 32 };
 const char *text_write_size(uint64_t bytes, char ret_text[TEXT_SIZE_MAX]);
+/* "1536 MiB": the largest unit that it is a whole number of.  Rounded, what is a byte too little
+ * would be called as large as it is to be. */
+const char *text_write_size_exactly(uint64_t bytes, char ret_text[TEXT_SIZE_MAX]);
 /* A duration for people, whole: "1500 ms", "30 s", "5 min", "6 h", "14 days". */
 const char *text_write_duration_ms(uint64_t ms, char ret_text[TEXT_SIZE_MAX]);
 

@@ -131,6 +131,9 @@ class Accepting(unittest.TestCase):
                                        {"Prefer": "respond-async"})
         self.assertEqual(status, 404)
         self.assertEqual(node.request("GET", "/v1/invocations/0f")[0], 404)
+        for count in (0, 1001):
+            status, body, _ = node.request("GET", f"/v1/invocations?count={count}")
+            self.assertEqual((status, json.loads(body)["detail"]), (400, f"?count= is {count}; it must be from 1 to 1000"))
 
 
 class Trying(unittest.TestCase):

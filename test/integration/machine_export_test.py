@@ -133,9 +133,17 @@ class Export(MachineCase):
         cases.append((lambda: self.changed("manifest.json", as_part), "a part of a machine"))
         for key, value in (("kernel", "../../etc/passwd"), ("cpus", 1 << 40), ("memory_bytes", -1), ("cmdline", ["x", 1])):
             cases.append((lambda key=key, value=value: self.with_snapshot(key, value), "a snapshot"))
+        def no_archive():
+            path = self.folder / "none"
+            path.write_text("no archive at all\n" * 100)
+            return path
+
+        cases.append((no_archive, "no good archive"))
         for make, word in cases:
             with self.subTest(word):
-                self.assertIn(word, self.refused("vm", "import", make(), "--name", "harm"))
+                done = self.run_cli("vm", "import", make(), "--name", "harm")
+                self.assertIn(done.returncode, (64, 65), "a fault of what was sent, not of the node")
+                self.assertIn(word, done.stderr)
                 self.assertEqual(self.names("vm"), ["m"])
                 self.assertLessEqual(set(self.files()), set(before), "what goes by itself may have gone")
         self.assertEqual(self.names("volume"), ["data", "vault"])

@@ -130,15 +130,17 @@ struct refusal filter_node(const struct probe *probe, const struct node *node)
 
 /* ---- Words ---- */
 
-/* 1536 MiB, 3 CPUs: in the unit that people use for it. */
+/* 8 GiB, 1536 MiB, 3 CPUs: in the unit that people use for it, and never rounded, for what is too
+ * little may be so by a little. */
 static void amount_text(enum placement_resource resource, uint64_t amount, char *ret, size_t size)
 {
     if (resource == PLACEMENT_CPU_MILLI) {
         snprintf(ret, size, "%llu.%03u CPUs", (unsigned long long)(amount / 1000),
                  (unsigned)(amount % 1000));
     } else if (resource == PLACEMENT_MEMORY || resource == PLACEMENT_DISK) {
-        snprintf(ret, size, "%llu MiB of %s", (unsigned long long)(amount >> 20),
-                 placement_resource_name(resource));
+        bool is_whole = amount > 0 && amount % (UINT64_C(1) << 30) == 0;
+        snprintf(ret, size, "%llu %s of %s", (unsigned long long)(amount >> (is_whole ? 30 : 20)),
+                 is_whole ? "GiB" : "MiB", placement_resource_name(resource));
     } else {
         snprintf(ret, size, "%llu %s", (unsigned long long)amount,
                  placement_resource_name(resource));

@@ -18,6 +18,7 @@
 #include "base/log.h"
 #include "base/loop/loop.h"
 #include "base/memory.h"
+#include "base/text.h"
 
 #include "engine/store/store.h"
 
@@ -54,12 +55,12 @@ static int check_disk(const json_t *config, json_t *changed, struct error *err)
         bytes += (MIB - bytes % MIB) % MIB;
         json_object_set_new(changed, "disk_bytes", json_integer((json_int_t)bytes));
     }
+    char text[TEXT_SIZE_MAX];
     return bytes >= old
         ? 0
         : error_set(err, ERROR_CONFLICT,
-                    "the disk has %" PRIu64 " MiB and cannot become smaller: what is in it would "
-                    "be lost",
-                    old / MIB);
+                    "the disk has %s and cannot become smaller: what is in it would be lost",
+                    text_write_size_exactly(old, text));
 }
 
 int change_merge(const json_t *config, const json_t *update, json_t **ret_config, struct error *err)

@@ -199,10 +199,11 @@ static int fit_image(const json_t *image, json_t *config, struct error *err)
                             json_string(firmware[0] != '\0' ? firmware : "bios"));
     }
     if (least > json_u64(config, "disk_bytes")) {
+        char text[TEXT_SIZE_MAX];
+        uint64_t mib = UINT64_C(1) << 20;
         return error_set(err, ERROR_INVALID,
-                         "disk_bytes: the image is a disk of %llu MiB, a machine's is as large at "
-                         "least",
-                         (unsigned long long)((least + (1 << 20) - 1) >> 20));
+                         "disk_bytes: the image is a disk of %s, a machine's is as large at least",
+                         text_write_size_exactly((least + mib - 1) / mib * mib, text));
     }
     return 0;
 }

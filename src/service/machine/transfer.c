@@ -605,6 +605,14 @@ static int place_volumes(struct import *import, const char *content, struct erro
     return r;
 }
 
+/* Nothing that is stored here is broken: what was sent is. */
+static void blame_archive(struct error *err)
+{
+    if (err->kind == ERROR_CORRUPT) {
+        err->kind = ERROR_UNSUPPORTED;
+    }
+}
+
 static void unpack(void *context)
 {
     struct import *import = context;
@@ -615,9 +623,11 @@ static void unpack(void *context)
     int r =
         image_open(import->service->options.images, import->blob, &fd, &import->size_bytes, err);
     atomic_store(&import->fd, fd);
-    r = r < 0 ? r
-              : package_read(fd, import->folder, import->service->options.images, 0,
-                             &import->manifest, err);
+    if (r < 0) {
+        return;
+    }
+    r = package_read(fd, import->folder, import->service->options.images, 0, &import->manifest,
+                     err);
     if (r == 0 && json_is_true(json_object_get(import->manifest, "is_part"))) {
         r = error_set(err, ERROR_CORRUPT, "the archive is a part of a machine that moves");
     }
@@ -631,6 +641,7 @@ static void unpack(void *context)
     if (r == 0) {
         take_snapshots(import, err);
     }
+    blame_archive(err);
 }
 
 /* By how much of the archive was read. */

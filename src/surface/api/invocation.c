@@ -44,9 +44,7 @@ void api_invocation_list(struct request *request)
     filter.only_dead = api_query_flag(request, "dead", false);
     filter.count_max = api_query_u64(request, "count", LIST_DEFAULT);
     int r = check_state(filter.state, &err);
-    if (r == 0 && filter.count_max > LIST_MAX) {
-        r = error_set(&err, ERROR_INVALID, "?count is at most %d", LIST_MAX);
-    }
+    r = r < 0 ? r : error_check_range("?count=", filter.count_max, 1, LIST_MAX, &err);
     r = r < 0 ? r
               : invocation_write_list(request->api->options.invocations, request->project, &filter,
                                       &body, &err);

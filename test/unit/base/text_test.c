@@ -93,6 +93,11 @@ TEST(text, sizes_are_written_for_people)
     EXPECT_STRING(text_write_size(UINT64_C(1536) << 20, text), "1.5 GiB");
     EXPECT_STRING(text_write_size((UINT64_C(3) << 40) + 1, text), "3.0 TiB");
     EXPECT_STRING(text_write_size(UINT64_MAX, text), "16777216.0 TiB");
+    EXPECT_STRING(text_write_size_exactly(0, text), "0 bytes");
+    EXPECT_STRING(text_write_size_exactly(1025, text), "1025 bytes");
+    EXPECT_STRING(text_write_size_exactly(UINT64_C(1536) << 20, text), "1536 MiB");
+    EXPECT_STRING(text_write_size_exactly(UINT64_C(8) << 30, text), "8 GiB");
+    EXPECT_STRING(text_write_size_exactly(UINT64_C(2048) << 40, text), "2048 TiB");
 }
 
 TEST(text, durations_are_written_for_people)

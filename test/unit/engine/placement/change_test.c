@@ -417,8 +417,7 @@ TEST(placement_change, explaining_agrees_with_deciding_also_for_what_runs)
     EXPECT(placement_explain(cluster, &other, &options, 0, take_note, &explained, &err) == 0);
     EXPECT(explained.refused == 1);
     EXPECT_STRING(explained.reason,
-                  "not enough: 30720 MiB of memory wanted, 2048 MiB of memory free of 32768 MiB of "
-                  "memory");
+                  "not enough: 30 GiB of memory wanted, 2 GiB of memory free of 32 GiB of memory");
     placement_rules_unref(request.rules);
     placement_cluster_free(cluster);
 }
