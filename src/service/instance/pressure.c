@@ -100,9 +100,11 @@ void pressure_read_groups(const char *mounts, const char *own, struct pressure_f
          line = strtok_r(NULL, "\n", &rest)) {
         char *controllers = strchr(line, ':');
         char *path = controllers != NULL ? strchr(controllers + 1, ':') : NULL;
+        if (path == NULL || path[1] != '/') {
+            continue;
+        }
         bool is_unified = path == controllers + 1;
-        if (path == NULL || path[1] != '/' ||
-            (!is_unified && strncmp(controllers, ":memory:", 8) != 0)) {
+        if (!is_unified && strncmp(controllers, ":memory:", 8) != 0) {
             continue;
         }
         const char *below = is_unified ? "" : "/memory";
