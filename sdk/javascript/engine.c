@@ -1,13 +1,13 @@
 /*
  * JavaScript functions: QuickJS as a reactor.
  *
- * wizer.initialize makes the engine, runs runtime.js (what scripts find: Request, Response, console
- * ...) and loads the script, /main.js of the function's assets, with the modules it imports; all of
- * that is in the snapshot.  handle() answers one request: it calls what the script exports and runs
- * jobs and timers until the answer is written.
+ * wizer.initialize makes the engine, runs what scripts find (Request, Response, console ...: the
+ * other files here, in the order of parts[]) and loads the script, /main.js of the function's
+ * assets, with the modules it imports; all of that is in the snapshot.  handle() answers one
+ * request: it calls what the script exports and runs jobs and timers until the answer is written.
  *
- * Natives are few and small: whatever can be said in JavaScript is in runtime.js.  What the host
- * can be asked is the module "blixard": host.c, host.js.
+ * Natives are few and small: whatever can be said in JavaScript is.  What the host can be asked is
+ * the module "blixard": host.c, host.js.
  */
 #include "engine.h"
 
@@ -20,7 +20,7 @@
 #include <unistd.h>
 
 #include "blixard.h"
-#include "runtime.h" /* runtime_js[]: runtime.js as text */
+#include "scripts.h" /* encoding_js[] ...: encoding.js ... as text */
 
 #define MAIN "/main.js"
 
@@ -28,7 +28,7 @@ enum { SCRIPT_BYTES_MAX = 16 << 20, READ_BYTES_MAX = 1 << 16, STACK_BYTES = 384 
 
 static JSRuntime *runtime;
 static JSContext *context;
-static JSValue answer; /* of runtime.js: what answers a request */
+static JSValue answer; /* of serve.js: what answers a request */
 
 /* ---- Errors ---- */
 
@@ -144,7 +144,7 @@ static JSModuleDef *load_module(JSContext *js, const char *name, void *opaque)
     return loaded;
 }
 
-/* ---- Natives: what `native` has in runtime.js ---- */
+/* ---- Natives: what `native` has in scripts ---- */
 
 static JSValue error_value(const char *what)
 {
@@ -204,12 +204,28 @@ static JSValue native_header(JSContext *js, JSValueConst self, int count, JSValu
     return value == NULL ? JS_EXCEPTION : JS_NewBool(js, is_sent);
 }
 
+/* A string in UTF-8.  Halves of pairs that stand alone are no characters: the engine writes three
+ * bytes for each, and so has the replacement character (U+FFFD).  What is not ASCII is a copy of
+ * its own. */
+static const char *utf8_of(JSContext *js, size_t *ret_length, JSValueConst value)
+{
+    const char *text = JS_ToCStringLen(js, ret_length, value);
+    const char *end = text != NULL ? text + *ret_length : NULL;
+    for (const char *at = text; at != NULL && (at = memchr(at, 0xed, (size_t)(end - at))) != NULL;
+         at++) {
+        if (end - at >= 3 && (uint8_t)at[1] >= 0xa0) {
+            memcpy((char *)(uintptr_t)at, "\xef\xbf\xbd", 3);
+        }
+    }
+    return text;
+}
+
 bool bytes_of(JSContext *js, JSValueConst value, const uint8_t **ret_bytes, size_t *ret_length,
               const char **ret_text)
 {
     *ret_text = NULL;
     if (JS_IsString(value)) {
-        *ret_text = JS_ToCStringLen(js, ret_length, value);
+        *ret_text = utf8_of(js, ret_length, value);
         *ret_bytes = (const uint8_t *)*ret_text;
         return *ret_text != NULL;
     }
@@ -262,7 +278,7 @@ static JSValue native_encode(JSContext *js, JSValueConst self, int count, JSValu
 {
     (void)self;
     size_t length = 0;
-    const char *text = count >= 1 ? JS_ToCStringLen(js, &length, values[0]) : NULL;
+    const char *text = count >= 1 ? utf8_of(js, &length, values[0]) : NULL;
     JSValue bytes =
         text != NULL ? JS_NewArrayBufferCopy(js, (const uint8_t *)text, length) : JS_EXCEPTION;
     JS_FreeCString(js, text);
@@ -356,9 +372,45 @@ static bool run_jobs(void)
 
 /*
  * The exports of a module: this engine has no call for them, so the script is imported by a module
- * that gives them to runtime.js.
+ * that gives them to serve.js.
  */
 static const char entry[] = "import * as script from '" MAIN "';\nglobalThis.__take(script);\n";
+
+/* What scripts find, each part a function of the natives and of what the parts before it give. */
+static const struct {
+    const char *name, *text;
+    size_t length;
+} parts[] = {
+    {"encoding.js", encoding_js, sizeof(encoding_js) - 1},
+    {"event.js", event_js, sizeof(event_js) - 1},
+    {"console.js", console_js, sizeof(console_js) - 1},
+    {"url.js", url_js, sizeof(url_js) - 1},
+    {"stream.js", stream_js, sizeof(stream_js) - 1},
+    {"message.js", message_js, sizeof(message_js) - 1},
+    {"fetch.js", fetch_js, sizeof(fetch_js) - 1},
+    {"time.js", time_js, sizeof(time_js) - 1},
+    {"serve.js", serve_js, sizeof(serve_js) - 1},
+};
+
+/* `answer` is what the last of them gives, or an exception. */
+static void make_answer(void)
+{
+    JSValue arguments[] = {JS_NewObject(context), JS_NewObject(context)};
+    JS_SetPropertyFunctionList(context, arguments[0], natives,
+                               sizeof(natives) / sizeof(natives[0]));
+    add_fetch(context, arguments[0]);
+    answer = JS_UNDEFINED;
+    for (size_t i = 0; i < sizeof(parts) / sizeof(parts[0]) && !JS_IsException(answer); i++) {
+        JSValue made =
+            JS_Eval(context, parts[i].text, parts[i].length, parts[i].name, JS_EVAL_TYPE_GLOBAL);
+        JS_FreeValue(context, answer);
+        answer = JS_IsException(made) ? JS_EXCEPTION
+                                      : JS_Call(context, made, JS_UNDEFINED, 2, arguments);
+        JS_FreeValue(context, made);
+    }
+    JS_FreeValue(context, arguments[0]);
+    JS_FreeValue(context, arguments[1]);
+}
 
 __attribute__((export_name("wizer.initialize"))) void initialize(void)
 {
@@ -370,14 +422,7 @@ __attribute__((export_name("wizer.initialize"))) void initialize(void)
     }
     JS_SetMaxStackSize(runtime, STACK_BYTES);
     JS_SetModuleLoaderFunc(runtime, NULL, load_module, NULL);
-    JSValue made =
-        JS_Eval(context, runtime_js, sizeof(runtime_js) - 1, "runtime.js", JS_EVAL_TYPE_GLOBAL);
-    JSValue native = JS_NewObject(context);
-    JS_SetPropertyFunctionList(context, native, natives, sizeof(natives) / sizeof(natives[0]));
-    add_fetch(context, native);
-    answer = JS_IsException(made) ? JS_EXCEPTION : JS_Call(context, made, JS_UNDEFINED, 1, &native);
-    JS_FreeValue(context, native);
-    JS_FreeValue(context, made);
+    make_answer();
     JSValue loaded = JS_IsException(answer)
         ? JS_EXCEPTION
         : JS_Eval(context, entry, sizeof(entry) - 1, "/", JS_EVAL_TYPE_MODULE);

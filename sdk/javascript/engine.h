@@ -13,7 +13,7 @@
 bool bytes_of(JSContext *js, JSValueConst value, const uint8_t **ret_bytes, size_t *ret_length,
               const char **ret_text);
 
-/* host.c: what fetch() of runtime.js is made of, into its natives; and the module "blixard". */
+/* host.c: what fetch() of fetch.js is made of, into its natives; and the module "blixard". */
 void add_fetch(JSContext *js, JSValueConst native);
 JSModuleDef *load_host(JSContext *js, const char *name);
 

@@ -4,13 +4,12 @@
  * A native gives what was answered, or, when the host refused, the negative number that it said;
  * host.js makes an error of that.  Exceptions are for arguments that are no bytes.
  */
-#include "host.h" /* host_js[]: host.js as text */
-
 #include <stdio.h>
 #include <stdlib.h>
 
 #include "blixard.h"
 #include "engine.h"
+#include "scripts.h" /* host_js[]: host.js as text */
 
 enum { PARTS_MAX = 6, REPLY_BYTES = 16 << 10, PIECE_BYTES = 64 << 10 };
 

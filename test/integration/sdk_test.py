@@ -63,11 +63,11 @@ class Claims:
     def prepare(cls):
         pass
 
-    def ask(self, path, method="GET", body=None, fields=None):
+    def ask(self, path, method="GET", body=None, fields=None, name=None):
         host, port = node.gateway.rsplit(":", 1)
         connection = http.client.HTTPConnection(host, int(port), timeout=30)
         try:
-            connection.request(method, f"/fn/{self.name}{path}", body, headers=fields or {})
+            connection.request(method, f"/fn/{name or self.name}{path}", body, headers=fields or {})
             answer = connection.getresponse()
             return answer.status, answer.read().decode(), answer
         finally:
@@ -213,6 +213,12 @@ class JavaScript(Claims, Signed, unittest.TestCase):
                               stdout=subprocess.PIPE, stderr=subprocess.PIPE)
         self.assertEqual(done.returncode, 70, done.stderr)
         self.assertRegex(done.stderr, "initialisation failed: .*; it wrote: .*SyntaxError: Could not find export 'nothing'")
+
+    def test_scripts_find_what_the_web_has(self):
+        """The script looks for itself: see there."""
+        node.cli("fn", "deploy", "web-interfaces", shutil.copytree(ROOT / "test/guests/web", pathlib.Path(folder.name) / "web-interfaces"))
+        status, text, _ = self.ask("/", "POST", b"hello world!", {"Content-Type": "text/plain"}, name="web-interfaces")
+        self.assertEqual((status, json.loads(text)), (200, {"tests": 8, "failures": []}))
 
     def test_fetch_is_the_web_s(self):
         ask = lambda name: self.lines(f"/web/{name}?{web.url}")

@@ -10,6 +10,7 @@
 #include "base/hash.h"
 #include "base/memory.h"
 #include "base/random.h"
+#include "base/text.h"
 
 #include "surface/cli/build_parts.h"
 
@@ -180,7 +181,7 @@ int build_assemblyscript(const struct project *project, struct error *err)
 
 /*
  * The engine: QuickJS, whose C sources this package has beside an addon for node that is not built.
- * It is compiled once, with engine.c and runtime.js of the SDK.
+ * It is compiled once, with engine.c and the scripts of the SDK.
  */
 static const struct package quickjs = {
     .title = "QuickJS",
@@ -196,18 +197,25 @@ static bool is_quickjs(const char *modules)
     return file_exists(path);
 }
 
-/* A script of the SDK as a C array: NAME.js as NAME_js[] in NAME.h. */
-static int write_script(const char *folder, const char *name, struct error *err)
+/* The scripts of the SDK as C arrays: NAME.js as NAME_js[]. */
+static int write_scripts(const char *folder, struct error *err)
 {
-    MEMORY_OWNED char *file = memory_format("sdk/javascript/%s.js", name);
-    MEMORY_OWNED char *path = memory_format("%s/%s.h", folder, name);
-    const struct embed_file *script = build_find_file(file);
+    static const char prefix[] = "sdk/javascript/";
+    MEMORY_OWNED char *path = memory_format("%s/scripts.h", folder);
     BUFFER_OWNED struct buffer text = {0};
-    buffer_append_format(&text, "static const char %s_js[] = {\n", name);
-    for (size_t i = 0; i < script->length; i++) {
-        buffer_append_format(&text, "%d,%s", (int8_t)script->data[i], i % 24 == 23 ? "\n" : "");
+    for (size_t i = 0; i < cli_files_count; i++) {
+        const struct embed_file *script = &cli_files[i];
+        if (!text_starts_with(script->name, prefix) || !text_ends_with(script->name, ".js")) {
+            continue;
+        }
+        const char *name = script->name + strlen(prefix);
+        buffer_append_format(&text, "static const char %.*s_js[] = {\n", (int)(strlen(name) - 3),
+                             name);
+        for (size_t k = 0; k < script->length; k++) {
+            buffer_append_format(&text, "%d,%s", (int8_t)script->data[k], k % 24 == 23 ? "\n" : "");
+        }
+        buffer_append_string(&text, "0};\n");
     }
-    buffer_append_string(&text, "0};\n");
     return file_write(path, text.data, text.used, 0644, err);
 }
 
@@ -223,8 +231,7 @@ static const char stack_header[] =
 static int write_engine_sources(const char *folder, struct error *err)
 {
     MEMORY_OWNED char *stack = memory_format("%s/stack.h", folder);
-    int r = write_script(folder, "runtime", err);
-    r = r < 0 ? r : write_script(folder, "host", err);
+    int r = write_scripts(folder, err);
     r = r < 0 ? r : file_write(stack, stack_header, sizeof(stack_header) - 1, 0644, err);
     r = r < 0 ? r : build_write_files("sdk/c/", folder, err);
     return r < 0 ? r : build_write_files("sdk/javascript/", folder, err);
