@@ -119,6 +119,38 @@ static int take_special(struct cron *cron, unsigned field, struct text item, str
     return 0;
 }
 
+/*
+ * The step behind '/'.  One that leaves the field is begun anew by the next hour (day, year): who
+ * writes every 90 minutes as a step of 90 would have it every hour, without a word.
+ */
+static int take_step(struct text *left, unsigned field, struct text item, unsigned *ret_step,
+                     struct error *err)
+{
+    static const char units[] = {[SECOND] = 's', [MINUTE] = 'm', [HOUR] = 'h'};
+    const struct field *range = &fields[field];
+    unsigned values = field == WEEKDAY ? 7 : range->most - range->least + 1;
+    unsigned step = 0;
+    if (!take_value(left, SECOND, &step) || step == 0) {
+        return wrong(err, field, item, "a step is a number of at least 1");
+    }
+    if (step > values && field <= HOUR) {
+        return error_set(err, ERROR_INVALID,
+                         "schedule, %s \"%.*s\": a step of more than %u is the same as %u; for one "
+                         "run every %u %ss write \"@every %u%c\"",
+                         range->name, (int)(item.length < 40 ? item.length : 40), item.data, values,
+                         values, step, range->name, step, units[field]);
+    }
+    if (step > values) {
+        return error_set(err, ERROR_INVALID,
+                         "schedule, %s \"%.*s\": a step is at most %u; for longer intervals write "
+                         "\"@every\" with hours, like \"@every 960h\"",
+                         range->name, (int)(item.length < 40 ? item.length : 40), item.data,
+                         values);
+    }
+    *ret_step = step;
+    return 0;
+}
+
 /* One of a list: its values as bits. */
 static int take_item(struct text item, unsigned field, uint64_t *bits, struct error *err)
 {
@@ -145,8 +177,8 @@ static int take_item(struct text item, unsigned field, uint64_t *bits, struct er
         }
     }
     if (take_sign(&left, '/')) {
-        if (!take_value(&left, SECOND, &step) || step == 0) {
-            return wrong(err, field, item, "a step is a number of at least 1");
+        if (take_step(&left, field, item, &step, err) < 0) {
+            return -ERROR_INVALID;
         }
         last = is_one ? range->most : last;
     }

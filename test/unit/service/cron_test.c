@@ -199,6 +199,14 @@ TEST(cron, what_is_wrong_is_named)
     refused("* * * 13 *", "month");
     refused("* * * * 8", "weekday");
     refused("*/0 * * * *", "step");
+    refused("*/90 * * * *", "minute \"*/90\": a step of more than 60");
+    refused("*/90 * * * *", "\"@every 90m\"");
+    refused("*/61 * * * *", "\"@every 61m\"");
+    refused("*/90 * * * * *", "\"@every 90s\"");
+    refused("0 5-20/36 * * *", "\"@every 36h\"");
+    refused("0 0 */40 * *", "at most 31");
+    refused("0 0 * */13 *", "at most 12");
+    refused("0 0 * * */8", "at most 7");
     refused("5-1 * * * *", "ends before");
     refused("1, * * * *", "minute");
     refused("x * * * *", "minute \"x\"");
