@@ -213,12 +213,12 @@ static void digest_request(const struct invocation_request *request, struct acce
 }
 
 /* Is there such a function at all?  One that is being built will be there. */
-static int check_function(struct invocation_service *service,
-                          const struct invocation_request *request, struct error *err)
+static int check_function(struct invocation_service *service, const char *project,
+                          const char *function, struct error *err)
 {
     struct instance_target *target = NULL;
-    struct text name = text_of(request->function, strlen(request->function));
-    int r = function_route_find(service->options.functions, request->project, name, &target, err);
+    struct text name = text_of(function, strlen(function));
+    int r = function_route_find(service->options.functions, project, name, &target, err);
     instance_target_unref(target);
     if (r == -ERROR_NOT_FOUND) {
         return r;
@@ -244,7 +244,57 @@ static int check(struct invocation_service *service, const struct invocation_req
                          request->body_length, (int)INVOCATION_BODY_MAX);
     }
     int r = function_policy_check(request->policy, err);
-    return r < 0 ? r : check_function(service, request, err);
+    return r < 0 ? r : check_function(service, request->project, request->function, err);
+}
+
+/* Queues and streams are not made by what is sent to them. */
+static int check_stored(struct invocation_service *service, const char *project, const char *scheme,
+                        const char *name, const char *preference, struct error *err)
+{
+    uint64_t count = 0;
+    bool is_queue = strcmp(scheme, "queue") == 0;
+    MEMORY_OWNED char *key = memory_format("%s/%s", project, name);
+    int r = store_query(service->options.store, err, store_take_u64, &count,
+                        is_queue ? "SELECT count(*) FROM queue WHERE key = ?"
+                                 : "SELECT count(*) FROM stream WHERE key = ?",
+                        "t", key);
+    return r < 0 || count > 0
+        ? r
+        : error_set(err, ERROR_NOT_FOUND,
+                    "there is no %s %s in project %s to be told of the end (%s); make it first: "
+                    "blixard %s create %s",
+                    scheme, name, project, preference, scheme, name);
+}
+
+/* Whether asked for or the function's default: what is not there now would be told for a day, in
+ * vain and far from whoever could mend it. */
+static int check_destination(struct invocation_service *service, const char *project,
+                             const char *destination, const char *preference, struct error *err)
+{
+    static const char *const stored[] = {"queue", "stream"};
+    const char *colon = strchr(destination, ':');
+    for (size_t i = 0; colon != NULL && i < 2; i++) {
+        if (text_equal(text_of(destination, (size_t)(colon - destination)), stored[i])) {
+            return check_stored(service, project, stored[i], colon + 1, preference, err);
+        }
+    }
+    if (colon == NULL || check_function(service, project, colon + 1, err) == 0) {
+        return 0;
+    }
+    return error_set(err, ERROR_NOT_FOUND,
+                     "there is no function %s in project %s to be told of the end (%s); deploy it "
+                     "first: blixard fn deploy %.*s",
+                     colon + 1, project, preference, (int)strcspn(colon + 1, ":"), colon + 1);
+}
+
+static int check_destinations(struct invocation_service *service,
+                              const struct invocation_request *request, struct error *err)
+{
+    const struct function_policy *policy = request->policy;
+    int r = check_destination(service, request->project, policy->on_success, "on-success", err);
+    return r < 0
+        ? r
+        : check_destination(service, request->project, policy->on_failure, "on-failure", err);
 }
 
 void invocation_create(struct invocation_service *service, const struct invocation_request *request,
@@ -264,7 +314,8 @@ void invocation_create(struct invocation_service *service, const struct invocati
     snprintf(accept->idempotency, sizeof(accept->idempotency), "%s",
              request->idempotency != NULL ? request->idempotency : "");
     digest_request(request, accept);
-    if (check(service, request, &accept->error) < 0 || find_earlier(accept)) {
+    if (check(service, request, &accept->error) < 0 || find_earlier(accept) ||
+        check_destinations(service, request, &accept->error) < 0) {
         loop_post(options->loop, tell, accept);
         return;
     }
