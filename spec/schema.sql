@@ -773,3 +773,6 @@ ALTER TABLE placement_reservation ADD COLUMN page_bytes INTEGER NOT NULL DEFAULT
 
 -- version 14: invocations of each project that are due
 CREATE INDEX invocation_project_due ON invocation (project, due_ms) WHERE state = 'pending';
+
+-- version 15: what kept a destination from being told
+ALTER TABLE invocation ADD COLUMN destination_error TEXT; -- NULL: nothing

@@ -198,6 +198,8 @@ class Trying(unittest.TestCase):
 
     def test_a_destination_that_takes_nothing_holds_up_no_other(self):
         """More ends that nobody takes than are told at once, and one behind them."""
+        node.cli("queue", "create", "nowhere", "--max-depth", "1")
+        node.cli("queue", "send", "nowhere", "--data", "fills it")
         ends = [begin("/echo", b"payload", prefer="on-success=queue:nowhere")[1]["id"] for _ in range(40)]
         for identity in ends:
             wait(identity)
@@ -205,9 +207,43 @@ class Trying(unittest.TestCase):
         _, document, _ = begin("/echo", b"payload", prefer="on-success=queue:behind")
         said = json.loads(node.cli("queue", "receive", "behind", "--wait", "20s", "--output", "json"))
         self.assertIn(document["id"], json.dumps(said))
-        node.cli("queue", "create", "nowhere")  # which are told in their turn
+        node.cli("queue", "update", "nowhere", "--max-depth", "100")  # which are told in their turn
+        node.cli("queue", "receive", "nowhere", "--ack")
         said = json.loads(node.cli("queue", "receive", "nowhere", "--wait", "20s", "--output", "json"))
         self.assertIn("blixard.invocation.succeeded", json.dumps(said))
+
+    def test_a_destination_that_is_not_there_is_refused_with_what_to_do(self):
+        """Asked for or the function's default; by the gateway, by the command line."""
+        for wanted, says in (("queue:nobody", "blixard queue create nobody"), ("stream:nobody", "blixard stream create nobody"),
+                             ("function:nobody", "blixard fn deploy nobody"), ("function:echo:nobody", "no function echo:nobody")):
+            for which in ("on-success", "on-failure"):
+                with self.subTest(wanted=wanted, which=which):
+                    status, document, _ = begin("/echo", b"x", prefer=f"{which}={wanted}")
+                    self.assertEqual(status, 404, document)
+                    self.assertIn(says, json.dumps(document))
+                    self.assertIn(which, json.dumps(document))
+                    with self.assertRaises(subprocess.CalledProcessError) as caught:
+                        node.cli("fn", "invoke", "echo", "--async", "--data", "x", f"--{which}", wanted, stderr=subprocess.PIPE)
+                    self.assertIn(says, caught.exception.stderr)
+        module = pathlib.Path(folder.name) / "gateway.wasm"
+        node.deploy("careless", module, **{"async": {"dead_letter": "gone"}})
+        status, document, _ = begin("/echo", b"x", function="careless")
+        self.assertEqual(status, 404, document)
+        self.assertIn("blixard queue create gone", json.dumps(document))
+        self.assertEqual(begin("/echo", b"x", prefer='on-failure=""', function="careless")[0], 202)
+        node.cli("queue", "create", "gone")
+        self.assertEqual(begin("/echo", b"x", function="careless")[0], 202)
+
+    def test_a_destination_that_goes_later_is_seen_at_the_invocation(self):
+        node.cli("queue", "create", "leaving")
+        _, document, _ = begin("/spin", b"x", prefer="retries=0, on-failure=queue:leaving, timeout=2s")
+        node.cli("queue", "delete", "leaving")
+        seen = wait_for(document["id"], lambda now: "destination_error" in now)
+        self.assertIn("queue:leaving", seen["destination_error"])
+        self.assertIn("leaving", node.cli("invocation", "get", document["id"]))
+        node.cli("queue", "create", "leaving")
+        node.cli("queue", "receive", "leaving", "--wait", "20s")
+        wait_for(document["id"], lambda now: "destination_error" not in now)
 
     def test_the_end_goes_to_a_destination(self):
         _, document, _ = begin("/echo", b"payload", prefer="on-success=function:echo")

@@ -34,6 +34,7 @@ struct held_off {
 struct notice {
     struct invocation_service *service;
     char id[INVOCATION_ID_SIZE];
+    char invocation[INVOCATION_ID_SIZE]; /* whose end it is */
     char project[64];
     char destination[INVOCATION_TEXT_SIZE];
     char *event;
@@ -119,6 +120,36 @@ static void on_removed(const struct error *error, uint64_t index, void *context)
     notice_free(context);
 }
 
+/* What is known of it where its owner looks: once, not with each attempt.  `why` NULL: it is told.
+ */
+static bool note(const struct notice *notice, const char *why, bool is_over,
+                 struct store_command *command)
+{
+    struct store *store = notice->service->options.store;
+    struct error ignored = {0};
+    uint64_t count = 0;
+    if (!invocation_keeps_destination_error(notice->service)) {
+        return false;
+    }
+    store_query(store, &ignored, store_take_u64, &count,
+                "SELECT count(*) FROM invocation WHERE key = ? AND (destination_error IS NULL) = ?",
+                "tu", notice->invocation, (uint64_t)(why != NULL));
+    if (count == 0 && !(why != NULL && is_over)) {
+        return false;
+    }
+    MEMORY_OWNED char *text = why != NULL
+        ? memory_format("%s %s: %.300s", notice->destination,
+                        is_over ? "was not told within a day, and is not any more"
+                                : "is not told yet, for a day it is tried",
+                        why)
+        : NULL;
+    store_command_add(command,
+                      "UPDATE invocation SET destination_error = ?, updated_ms = ?, revision = ? "
+                      "WHERE key = ?",
+                      "turt", text, clock_real_ms(), notice->invocation);
+    return true;
+}
+
 static void on_sent(const struct error *error, void *context)
 {
     struct notice *notice = context;
@@ -132,12 +163,16 @@ static void on_sent(const struct error *error, void *context)
         log_warn("invocation: %s cannot be told of an end%s: %s", notice->destination,
                  is_over ? ", and is not any more" : "", error->text);
     }
-    if (!is_over || service->is_stopping) {
+    struct store_command *command = store_command_new();
+    bool is_noted = note(notice, error != NULL ? error->text : NULL, is_over, command);
+    if ((!is_over && !is_noted) || service->is_stopping) {
+        store_command_free(command);
         notice_free(notice); /* the next sweep tries again */
         return;
     }
-    struct store_command *command = store_command_new();
-    store_command_add(command, "DELETE FROM invocation_notice WHERE key = ?", "t", notice->id);
+    if (is_over) {
+        store_command_add(command, "DELETE FROM invocation_notice WHERE key = ?", "t", notice->id);
+    }
     store_propose(service->options.store, command, on_removed, notice);
 }
 
@@ -150,6 +185,8 @@ static void notice_send(struct notice *notice)
         on_sent(&err, notice);
         return;
     }
+    const char *subject = event_get(&event, "subject");
+    snprintf(notice->invocation, sizeof(notice->invocation), "%s", subject != NULL ? subject : "");
     destination_send(notice->service->options.destinations, notice->project, notice->destination,
                      &event, on_sent, notice);
 }

@@ -88,6 +88,8 @@ void run_pass(struct invocation_service *service);
 /* invocation.c */
 uint64_t own_node(const struct invocation_service *service);
 void pass_soon(struct invocation_service *service);
+/* Does the state have a column for it?  Not while nodes of an earlier version are there. */
+bool invocation_keeps_destination_error(const struct invocation_service *service);
 
 /* accept.c: a row without an owner, in a command that does other things too.  Of the request:
  * project, function, body, policy; `json` is the rest of it. */

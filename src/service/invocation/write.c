@@ -35,6 +35,8 @@ void write_bytes(struct json_writer *writer, const void *bytes, size_t length)
     }
 }
 
+enum { SCHEMA_WITH_DESTINATION_ERROR = 15 };
+
 struct writing {
     struct json_writer writer;
     bool is_whole; /* with body, answer, attempts */
@@ -96,6 +98,7 @@ static bool write_row(sqlite3_stmt *row, void *context)
     }
     write_text(writer, "error", column(row, 7));
     write_text(writer, "error_code", column(row, 8));
+    write_text(writer, "destination_error", column(row, 17));
     if (sqlite3_column_type(row, 9) != SQLITE_NULL) {
         json_write_field_u64(writer, "status", (uint64_t)sqlite3_column_int64(row, 9));
     }
@@ -108,17 +111,26 @@ static bool write_row(sqlite3_stmt *row, void *context)
     return true;
 }
 
-#define SELECT                                                                                     \
-    "SELECT i.key, i.function, i.state, attempts, n.key, idempotency, due_ms, error, error_code, " \
-    "status, created_ms, updated_ms, history, policy, body, fields, answer FROM invocation i "     \
-    "LEFT JOIN node n ON n.id = i.owner AND i.owner > 0 "
+bool invocation_keeps_destination_error(const struct invocation_service *service)
+{
+    return store_schema_now(service->options.store) >= SCHEMA_WITH_DESTINATION_ERROR;
+}
+
+static char *selecting(const struct invocation_service *service, const char *where)
+{
+    return memory_format(
+        "SELECT i.key, i.function, i.state, attempts, n.key, idempotency, due_ms, error, "
+        "error_code, status, created_ms, updated_ms, history, policy, body, fields, answer, %s "
+        "FROM invocation i LEFT JOIN node n ON n.id = i.owner AND i.owner > 0 %s",
+        invocation_keeps_destination_error(service) ? "destination_error" : "NULL", where);
+}
 
 int invocation_write(struct invocation_service *service, const char *project, const char *id,
                      struct buffer *out, struct error *err)
 {
     struct writing writing = {.writer = json_writer_to(out), .is_whole = true};
-    int r = store_query(service->options.store, err, write_row, &writing,
-                        SELECT "WHERE i.key = ? AND i.project = ?", "tt", id, project);
+    MEMORY_OWNED char *sql = selecting(service, "WHERE i.key = ? AND i.project = ?");
+    int r = store_query(service->options.store, err, write_row, &writing, sql, "tt", id, project);
     if (r == 0 && writing.count == 0) {
         return error_set(err, ERROR_NOT_FOUND,
                          "there is no invocation %.80s (results are kept for a time only)", id);
@@ -134,13 +146,13 @@ int invocation_write_list(struct invocation_service *service, const char *projec
     json_write_begin_object(&writing.writer);
     json_write_key(&writing.writer, "invocations");
     json_write_begin_array(&writing.writer);
-    int r =
-        store_query(service->options.store, err, write_row, &writing,
-                    SELECT "WHERE i.project = ? AND (? IS NULL OR i.name = ?) AND (? IS NULL OR "
-                           "i.state = ?) AND (NOT ? OR i.state IN ('failed', 'expired')) ORDER BY "
-                           "created_ms DESC, i.key LIMIT ?",
-                    "tttttuu", project, filter->function, filter->function, filter->state,
-                    filter->state, (uint64_t)filter->only_dead, filter->count_max);
+    MEMORY_OWNED char *sql = selecting(
+        service,
+        "WHERE i.project = ? AND (? IS NULL OR i.name = ?) AND (? IS NULL OR i.state = ?) AND "
+        "(NOT ? OR i.state IN ('failed', 'expired')) ORDER BY created_ms DESC, i.key LIMIT ?");
+    int r = store_query(service->options.store, err, write_row, &writing, sql, "tttttuu", project,
+                        filter->function, filter->function, filter->state, filter->state,
+                        (uint64_t)filter->only_dead, filter->count_max);
     json_write_end_array(&writing.writer);
     json_write_end_object(&writing.writer);
     return r;

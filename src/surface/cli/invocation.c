@@ -213,6 +213,7 @@ static void print_invocation(const json_t *invocation)
         {"key", "idempotency_key", AS_TEXT},
         {"status", "status", AS_TEXT},
         {"error", "error", AS_TEXT},
+        {"destination", "destination_error", AS_TEXT},
         {"next attempt", "due_at", AS_TEXT},
         {"answer", "response.body", AS_TEXT},
         {"created", "created_at", AS_TEXT},
