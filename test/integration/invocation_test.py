@@ -254,6 +254,17 @@ class Trying(unittest.TestCase):
 
 
 class CommandLine(unittest.TestCase):
+    def test_a_message_that_is_too_large_is_told_the_bounds_of_messages(self):
+        """Beyond what a message may have, and beyond what any request may have."""
+        node.cli("queue", "create", "small")
+        for size in (300 << 10, 2 << 20):
+            given = pathlib.Path(folder.name) / "large"
+            given.write_bytes(b"x" * size)
+            with self.subTest(size=size), self.assertRaises(subprocess.CalledProcessError) as caught:
+                node.cli("queue", "send", "small", "--file", given, stderr=subprocess.PIPE)
+            self.assertIn("256 KiB", caught.exception.stderr)
+            self.assertIn("where", caught.exception.stderr)
+
     def test_what_a_call_does_not_ask_for_is_as_the_function_has_it(self):
         node.cli("queue", "create", "lost")
         module = pathlib.Path(folder.name) / "gateway.wasm"

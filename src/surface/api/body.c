@@ -8,6 +8,7 @@
 struct reading {
     struct request *request;
     const char *type;
+    const char *too_large; /* what is said then; NULL: the bound of every body */
     int (*check)(const json_t *value, const char *type, struct error *err);
     void (*handle)(struct request *request, const json_t *body);
 };
@@ -19,7 +20,9 @@ static void on_body(struct buffer *body, const struct error *error, void *contex
     struct error err = {0};
     JSON_OWNED json_t *value = NULL;
     int r = 0;
-    if (error != NULL) {
+    if (error != NULL && error->kind == ERROR_TOO_LARGE && reading->too_large != NULL) {
+        r = error_set(&err, ERROR_TOO_LARGE, "%s", reading->too_large);
+    } else if (error != NULL) {
         err = *error;
         r = -(int)err.kind;
     } else {
@@ -34,20 +37,33 @@ static void on_body(struct buffer *body, const struct error *error, void *contex
     free(reading);
 }
 
+static void begin(struct request *request, struct reading reading)
+{
+    struct reading *copy = NEW(struct reading);
+    *copy = reading;
+    copy->request = request;
+    http_exchange_read_all(request->exchange, API_BODY_MAX, on_body, copy);
+}
+
 void api_body_read(struct request *request, const char *type,
                    void (*handle)(struct request *request, const json_t *body))
 {
-    struct reading *reading = NEW(struct reading);
-    *reading = (struct reading){request, type, api_type_check, handle};
-    http_exchange_read_all(request->exchange, API_BODY_MAX, on_body, reading);
+    begin(request, (struct reading){.type = type, .check = api_type_check, .handle = handle});
+}
+
+void api_body_read_saying(struct request *request, const char *type, const char *too_large,
+                          void (*handle)(struct request *request, const json_t *body))
+{
+    begin(request,
+          (struct reading){
+              .type = type, .too_large = too_large, .check = api_type_check, .handle = handle});
 }
 
 void api_message_read(struct request *request, const char *type,
                       void (*handle)(struct request *request, const json_t *body))
 {
-    struct reading *reading = NEW(struct reading);
-    *reading = (struct reading){request, type, api_type_check_message, handle};
-    http_exchange_read_all(request->exchange, API_BODY_MAX, on_body, reading);
+    begin(request,
+          (struct reading){.type = type, .check = api_type_check_message, .handle = handle});
 }
 
 const char *api_body_text(const json_t *body, const char *key)

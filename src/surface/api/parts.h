@@ -150,6 +150,9 @@ void api_access_recheck(struct api *api);
 /* Read a body of a type of spec/types.def, then `handle`; or answer what is wrong with it. */
 void api_body_read(struct request *request, const char *type,
                    void (*handle)(struct request *request, const json_t *body));
+/* The same; `too_large` (static) is said of a body beyond the bound of all. */
+void api_body_read_saying(struct request *request, const char *type, const char *too_large,
+                          void (*handle)(struct request *request, const json_t *body));
 /* The same for a body that another program has written by itself, not a person: a node or a client
  * of a newer Blixard may say more than this one knows. */
 void api_message_read(struct request *request, const char *type,

@@ -236,7 +236,10 @@ static void send_all(struct request *request, const json_t *body)
 
 void api_queue_send(struct request *request)
 {
-    api_body_read(request, "QueueSend", send_all);
+    api_body_read_saying(request, "QueueSend",
+                         "a message has at most 256 KiB, and all that are sent at once 768 KiB: "
+                         "send fewer at a time, or where their content can be found",
+                         send_all);
 }
 
 /* ---- Messages ---- */
