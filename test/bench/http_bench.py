@@ -129,7 +129,10 @@ def measure(quick, long):
     with tempfile.TemporaryDirectory(prefix="blixard-bench-") as name, contextlib.ExitStack() as stack:
         servers, lacking = start_all(stack, pathlib.Path(name), quick)
         for _, url in servers.values():
-            wrk(url, post("hello, world"), 1)
+            if quick:
+                wait_for(url)
+            else:
+                wrk(url, post("hello, world"), 1)
         rows = interleaved(servers, rounds, lambda _, server: wrk(server[1], post("hello, world"), seconds, cpu_of=server[0]))
     base = rows["node"]["requests_per_second"]
     print(f"\nHTTP end to end, 16 connections, POST of 12 bytes, median of {rounds} runs of {seconds} s; load average {busy()}")

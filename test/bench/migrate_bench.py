@@ -45,7 +45,7 @@ def measure(quick, long):
     reason = machines.why_not()
     if reason:
         raise Lacking(reason)
-    rounds = 2 if quick else 20 if long else 8
+    rounds = 1 if quick else 20 if long else 8
     cluster = Cluster(2, here=True)
     try:
         cluster.form(servers=1)
@@ -58,7 +58,7 @@ def measure(quick, long):
             idle = moves(cluster, "--live", rounds)
             near.cli("vm", "exec", "m", "--", "sh", "-c", "(" + WRITES + ") > /dev/null 2>&1 &")
             figures = {"idle": idle, "writing": moves(cluster, "--live", rounds),
-                       "snapshot": moves(cluster, "--snapshot", 2 if quick else 4), "cold": moves(cluster, "--cold", 2),
+                       "snapshot": moves(cluster, "--snapshot", 1 if quick else 4), "cold": moves(cluster, "--cold", 1 if quick else 2),
                        "rounds": rounds}
             near.cli("vm", "delete", "m")
     finally:

@@ -15,7 +15,7 @@ import shutil
 import stat
 import tempfile
 
-from load import busy, compile_c, interleaved, need, nginx, post_bytes, wrk
+from load import busy, compile_c, interleaved, need, nginx, post_bytes, wait_for, wrk
 
 TOOLS = ("bash", "sh", "wasm-validate", "wasm-opt", "wasm2c", "gcc", "ld", "as")
 SIZES = (1 << 10, 64 << 10, 1 << 20)
@@ -90,12 +90,15 @@ def in_front(stack, front, back):
     return who
 
 
-def rows_of(who, seconds, rounds):
+def rows_of(who, seconds, rounds, quick):
     rows = []
     for size in SIZES:
         for _, url in who.values():
-            wrk(url, post_bytes(size), 1, CONNECTIONS)
-        long = seconds * (2 if size >= 1 << 20 else 1)
+            if quick:
+                wait_for(url)
+            else:
+                wrk(url, post_bytes(size), 1, CONNECTIONS)
+        long = seconds * (2 if size >= 1 << 20 and not quick else 1)
         found = interleaved(who, rounds, lambda _, server, size=size, long=long: wrk(server[1], post_bytes(size), long, CONNECTIONS, server[0]))
         theirs = min(found[name]["cpu_us_per_request"] for name in found if name != "Blixard")
         fastest = max(found[name]["requests_per_second"] for name in found if name != "Blixard")
@@ -111,7 +114,7 @@ def measure(quick, long):
     seconds, rounds = (1, 1) if quick else (1, 15 if long else 5)
     with tempfile.TemporaryDirectory(prefix="blixard-bench-") as name, contextlib.ExitStack() as stack:
         front, back = stack.enter_context(nodes(pathlib.Path(name)))
-        rows = rows_of(in_front(stack, front, back), seconds, rounds)
+        rows = rows_of(in_front(stack, front, back), seconds, rounds, quick)
     print(f"\nBodies passed on to another node and back, {CONNECTIONS} connections, median of {rounds} runs of {seconds} s (1 MiB: {2 * seconds} s); load average {busy()}")
     print(f"{'in front':<20}{'bytes':>9}{'requests/s':>12}{'p50 us':>9}{'p99 us':>9}{'CPU us':>9}{'refused':>9}{'to nginx':>10}{'its rate':>10}")
     for row in rows:
