@@ -67,6 +67,13 @@ struct text text_without_port(struct text host)
     return colon != NULL ? text_of(host.data, (size_t)(colon - host.data)) : host;
 }
 
+struct text text_address(const char *peer)
+{
+    struct text host = text_without_port(text_of(peer, strlen(peer)));
+    bool is_in_brackets = host.length > 2 && host.data[0] == '[';
+    return is_in_brackets ? text_of(host.data + 1, host.length - 2) : host;
+}
+
 bool text_starts_with(const char *string, const char *prefix)
 {
     return strncmp(string, prefix, strlen(prefix)) == 0;

@@ -43,6 +43,7 @@ bool text_is_among_ignoring_case(struct text text, const struct text *names, siz
 struct text text_trim(struct text text); /* without blanks and tabs around it */
 /* A host: "a.example:80" -> "a.example", "[::1]:80" -> "[::1]". */
 struct text text_without_port(struct text host);
+struct text text_address(const char *peer); /* "[::1]:80" -> "::1" */
 bool text_starts_with(const char *string, const char *prefix);
 bool text_ends_with(const char *string, const char *suffix);
 

@@ -94,6 +94,7 @@ class Traces(unittest.TestCase):
         self.assertEqual((request["parent"], run["parent"]), ("b7ad6b7169203331", request["id"]))
         self.assertEqual(request["attributes"]["http.response.status_code"], "200")
         self.assertEqual(request["attributes"]["faas.invocation_id"], fields["x-request-id"])
+        self.assertEqual((request["attributes"]["client.address"], request["attributes"]["faas.version"]), ("127.0.0.1", "1"))
         self.assertIn("queue", spans)
         self.assertIn("says in", node.cli("fn", "logs", "fn", "--trace", TRACE))
         self.assertIn("says in", node.cli("fn", "logs", "fn", "--trace", TRACE[:12]))
@@ -136,7 +137,7 @@ class Traces(unittest.TestCase):
         self.assertLessEqual({"queue", "run"}, set(spans))
         attributes = span["attributes"]
         self.assertEqual((span["kind"], span["parent_span_id"]), (5, "b7ad6b7169203331"))
-        self.assertEqual((attributes["faas.name"], attributes["faas.version"], attributes["faas.trigger"]), ("fn", 1, "pubsub"))
+        self.assertEqual((attributes["faas.name"], attributes["faas.version"], attributes["faas.trigger"]), ("fn", "1", "pubsub"))
         self.assertIn(trace, node.cli("trace", "list", "--function", "fn"))
 
     def test_errors_say_what_to_do(self):

@@ -111,12 +111,7 @@ static void add_names(const struct cgi_request *request, struct buffer *out)
     }
     add_text(out, "SERVER_NAME", host);
     add_number(out, "SERVER_PORT", request->port);
-
-    struct text peer = text_without_port(text_of(request->peer, strlen(request->peer)));
-    if (peer.length > 2 && peer.data[0] == '[') {
-        peer = text_of(peer.data + 1, peer.length - 2);
-    }
-    add_text(out, "REMOTE_ADDR", peer);
+    add_text(out, "REMOTE_ADDR", text_address(request->peer));
 }
 
 static int add_path_info(const struct cgi_request *request, struct buffer *out, struct error *err)

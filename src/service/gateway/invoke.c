@@ -99,7 +99,7 @@ static void describe_function(struct gateway_invoke *invoke)
     }
     if (invoke->function[length] == ':' &&
         text_parse_u64(text_of(number, strlen(number)), &version)) {
-        trace_number(&invoke->trace.span, "faas.version", (int64_t)version);
+        trace_text(&invoke->trace.span, "faas.version", number); /* text, as OpenTelemetry has it */
     }
 }
 

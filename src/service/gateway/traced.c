@@ -5,6 +5,7 @@
  * of the waiting only when this request is kept for itself; that the function was told of a span
  * below this one before is why that one's id is made at the beginning.
  */
+#include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -176,8 +177,8 @@ static void describe_request(const struct call *call, struct trace_span *span)
 {
     trace_bytes(span, "http.request.method", http_exchange_method_text(call->exchange));
     trace_bytes(span, "url.path", http_exchange_path(call->exchange));
-    trace_text(span, "client.address",
-               call->client[0] != '\0' ? call->client : http_exchange_peer(call->exchange));
+    const char *peer = call->client[0] != '\0' ? call->client : http_exchange_peer(call->exchange);
+    trace_bytes(span, "client.address", text_address(peer));
     trace_text(span, "faas.trigger", "http");
     trace_text(span, "faas.invocation_id", call->request_id);
 }
@@ -187,7 +188,9 @@ static void describe_function(const struct call *call, struct trace_span *span)
     trace_text(span, "blixard.project", call->project);
     if (call->target != NULL) {
         trace_text(span, "faas.name", call->target->function);
-        trace_number(span, "faas.version", (int64_t)call->target->version);
+        char version[24]; /* text, as OpenTelemetry has it */
+        snprintf(version, sizeof(version), "%" PRIu64, (uint64_t)call->target->version);
+        trace_text(span, "faas.version", version);
     } else if (call->function[0] != '\0') {
         trace_bytes(span, "faas.name", text_of(call->function, strcspn(call->function, ":")));
     }

@@ -73,6 +73,9 @@ TEST(text, a_host_is_without_its_port)
         struct text host = text_without_port(text_of(hosts[i][0], strlen(hosts[i][0])));
         EXPECT(text_equal(host, hosts[i][1]));
     }
+    EXPECT(text_equal(text_address("[2001:db8::1]:4711"), "2001:db8::1"));
+    EXPECT(text_equal(text_address("127.0.0.1:4711"), "127.0.0.1"));
+    EXPECT(text_equal(text_address("unix"), "unix") && text_equal(text_address("[]"), "[]"));
 }
 
 TEST(text, strings_are_compared_to_their_ends)
