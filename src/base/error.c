@@ -159,7 +159,7 @@ int error_check_range(const char *name, uint64_t value, uint64_t least, uint64_t
     if (value >= least && value <= most) {
         return 0;
     }
-    if (text_ends_with(name, "_bytes")) {
+    if (text_ends_with(name, "_bytes") || text_ends_with(name, "_bytes_max")) {
         char sizes[3][TEXT_SIZE_MAX];
         return error_set(err, ERROR_INVALID, "%s is %s; it must be from %s to %s", name,
                          text_write_size_exactly(value, sizes[0]),

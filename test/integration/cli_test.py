@@ -604,6 +604,8 @@ class Verbs(unittest.TestCase):
                             (("trace", "list", "--since", "yesterday"), "--since yesterday is no time"),
                             (("kv", "delete", "a", "b", "--if-revision", "x"), "--if-revision x is no number"),
                             (("stream", "create", "s", "--retention-bytes", "1KiB"), "--retention-bytes is 1 MiB to 64 GiB"),
+                            (("fn", "deploy", "verbs", self.path, "--tmp-max", "1GiB"), "--tmp-max is 1 GiB; it must be from 0 bytes to 512 MiB"),
+                            (("fn", "deploy", "verbs", self.path, "--queue", "99999"), "--queue is 99999; it must be from 0 to 65536"),
                             (("fn", "deploy", "verbs", self.path, "--timeout", "0"), "--timeout is 0 ms; it must be from 1 ms to 15 min")):
             status, _, errors = run(*words)
             self.assertEqual(status, 64, errors)

@@ -425,6 +425,25 @@ static const struct flag *find_named(const struct flag *flags, const char *name,
     return NULL;
 }
 
+/* As the API calls it, with unit and bound: "queue_max" is --queue, "tmp_bytes_max" --tmp-max. */
+static const struct flag *find_measured(const struct flag *flags, const char *name, size_t length)
+{
+    static const char *const units[] = {"_ms", "_bytes", "_max", "_bytes_max"};
+    const struct flag *flag = find_named(flags, name, length);
+    size_t bare = 0;
+    for (size_t i = 0; flag == NULL && i < sizeof(units) / sizeof(units[0]); i++) {
+        size_t unit = strlen(units[i]);
+        bool has_unit = length > unit && strncmp(name + length - unit, units[i], unit) == 0;
+        bare = has_unit ? length - unit : 0;
+        flag = has_unit ? find_named(flags, name, bare) : NULL;
+    }
+    if (flag == NULL && bare > 0) { /* of bytes, the last one */
+        MEMORY_OWNED char *bound = memory_format("%.*s_max", (int)bare, name);
+        flag = find_named(flags, bound, strlen(bound));
+    }
+    return flag;
+}
+
 /* Who typed --wait reads of --wait: not of "?wait=", "$.wait" or "wait_ms", as the API calls it. */
 static void name_flag(const struct verb *verb, const struct arguments *arguments, struct error *err)
 {
@@ -435,14 +454,7 @@ static void name_flag(const struct verb *verb, const struct arguments *arguments
     const char *rest = name + length;
     bool is_number = memchr(name, '_', length) != NULL && text_starts_with(rest, " is ");
     bool is_name = is_query || is_field || is_number;
-    const struct flag *flag = is_name ? find_named(verb->flags, name, length) : NULL;
-    static const char *const units[] = {"_ms", "_bytes"};
-    for (size_t i = 0; is_name && flag == NULL && i < sizeof(units) / sizeof(units[0]); i++) {
-        size_t unit = strlen(units[i]);
-        if (length > unit && strncmp(rest - unit, units[i], unit) == 0) {
-            flag = find_named(verb->flags, name, length - unit);
-        }
-    }
+    const struct flag *flag = is_name ? find_measured(verb->flags, name, length) : NULL;
     if (flag == NULL || strchr(".[", rest[0]) != NULL || flag_value(arguments, "file") != NULL) {
         return; /* of a file, or deeper: it is called there as the API calls it */
     }

@@ -55,6 +55,8 @@ TEST(error, a_number_out_of_range_is_told_in_its_unit)
     EXPECT_STRING(err.text, "timeout_ms is 900001 ms; it must be from 1 ms to 15 min");
     EXPECT(error_check_range("memory_bytes", 65535, 65536, 1 << 30, &err) == -ERROR_INVALID);
     EXPECT_STRING(err.text, "memory_bytes is 65535 bytes; it must be from 64 KiB to 1 GiB");
+    EXPECT(error_check_range("tmp_bytes_max", 2ul << 30, 0, 512ul << 20, &err) == -ERROR_INVALID);
+    EXPECT_STRING(err.text, "tmp_bytes_max is 2 GiB; it must be from 0 bytes to 512 MiB");
     EXPECT(error_check_range("retries", 9, 0, 5, &err) == -ERROR_INVALID);
     EXPECT_STRING(err.text, "retries is 9; it must be from 0 to 5");
 }
