@@ -370,6 +370,20 @@ static void take_deadline(struct call *call)
     }
 }
 
+/* Who waits for half a second must not wait for half a minute because the node could not read it.
+ */
+static int check_deadline(const struct call *call, struct error *err)
+{
+    uint64_t left_ms = 0;
+    struct text given = http_exchange_field(call->exchange, PEER_FIELD_DEADLINE);
+    if (given.length == 0 || text_parse_u64(given, &left_ms)) {
+        return 0;
+    }
+    return error_set(err, ERROR_INVALID,
+                     PEER_FIELD_DEADLINE " is a number of milliseconds, such as 500, not \"%.*s\"",
+                     (int)(given.length < 40 ? given.length : 40), given.data);
+}
+
 uint64_t call_time_left(const struct call *call)
 {
     uint64_t now_ms = loop_now_ms(call->lane->loop);
@@ -424,16 +438,17 @@ static uint64_t body_bytes_max(const struct call *call)
     return own > 0 && own < max ? own : max;
 }
 
-static int check_body(const struct call *call, struct error *err)
+static int check_request(const struct call *call, struct error *err)
 {
+    int r = check_deadline(call, err);
     uint64_t max = body_bytes_max(call);
     uint64_t length = http_exchange_body_length(call->exchange);
-    if (http_exchange_has_body(call->exchange) && length != UINT64_MAX && length > max) {
+    if (r == 0 && http_exchange_has_body(call->exchange) && length != UINT64_MAX && length > max) {
         return error_set(err, ERROR_TOO_LARGE,
                          "the body has %" PRIu64 " bytes; at most %" PRIu64 " are taken", length,
                          max);
     }
-    return 0;
+    return r;
 }
 
 static struct call *take_call(struct gateway *gateway, struct http_exchange *owned_exchange)
@@ -456,7 +471,7 @@ static void call_run(struct call *call)
 {
     struct error err = {0};
     struct http_exchange *exchange = call->exchange;
-    if (check_body(call, &err) < 0) {
+    if (check_request(call, &err) < 0) {
         call_fail(call, &err);
         return;
     }
@@ -485,7 +500,7 @@ static void call_forward(struct call *call, struct text name)
     CHECK(plain.length + 1 + TEXT_U64_SIZE < sizeof(call->function)); /* such a function exists */
     char *at = mempcpy(mempcpy(call->function, plain.data, plain.length), ":", 1);
     at[text_write_u64(call->holders.version, at)] = '\0';
-    if (check_body(call, &err) < 0) {
+    if (check_request(call, &err) < 0) {
         call_fail(call, &err);
     } else {
         forward_begin(call);
@@ -503,7 +518,7 @@ static void call_forward_to(struct call *call, const char *project, struct text 
     if (length < 0 || (size_t)length >= sizeof(call->function)) {
         error_set(&err, ERROR_NOT_FOUND, "there is no function of so long a name");
         call_fail(call, &err);
-    } else if (check_body(call, &err) < 0) {
+    } else if (check_request(call, &err) < 0) {
         call_fail(call, &err);
     } else {
         forward_begin(call);

@@ -170,6 +170,24 @@ TEST(gateway_forward, keeps_a_deadline_and_what_nodes_say_apart)
     fake_world_run(1, 1, body_deadline);
 }
 
+static void body_deadline_unread(void)
+{
+    static const char *const wrong[] = {"500ms", "-1", "99999999999999999999"};
+    for (size_t i = 0; i < sizeof(wrong) / sizeof(wrong[0]); i++) {
+        const char *const fields[] = {"X-Blixard-Deadline-Ms", wrong[i], NULL};
+        struct http_exchange *exchange =
+            fake_request(&(struct fake_request){.path = "/fn/hello", .fields = fields});
+        EXPECT(exchange->status == 400 && strstr(fake_answer(exchange), wrong[i]) != NULL);
+        http_exchange_unref(exchange);
+    }
+}
+
+/* Goal: no caller waits for longer than it said because what it said could not be read. */
+TEST(gateway_forward, refuses_a_deadline_that_cannot_be_read)
+{
+    fake_world_run(1, 1, body_deadline_unread);
+}
+
 static struct http_exchange *hop(const char *function, const char *script)
 {
     static const char *fields[] = {"Host",
