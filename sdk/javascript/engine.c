@@ -299,6 +299,30 @@ static JSValue native_decode(JSContext *js, JSValueConst self, int count, JSValu
     return string;
 }
 
+/* Where in bytes, from a place on, a string is; -1: nowhere. */
+static JSValue native_find(JSContext *js, JSValueConst self, int count, JSValueConst *values)
+{
+    (void)self;
+    const uint8_t *bytes[2] = {NULL};
+    const char *text[2] = {NULL};
+    size_t length[2] = {0};
+    int64_t from = 0;
+    for (int i = 0; i < 2; i++) {
+        if (count < 3 || !bytes_of(js, values[i], &bytes[i], &length[i], &text[i])) {
+            JS_FreeCString(js, text[0]);
+            return JS_EXCEPTION;
+        }
+    }
+    JS_ToInt64(js, &from, values[2]);
+    const uint8_t *found = from >= 0 && (uint64_t)from <= length[0]
+        ? memmem(bytes[0] + from, length[0] - (size_t)from, bytes[1], length[1])
+        : NULL;
+    JSValue at = JS_NewInt64(js, found != NULL ? found - bytes[0] : -1);
+    JS_FreeCString(js, text[0]);
+    JS_FreeCString(js, text[1]);
+    return at;
+}
+
 /* Fill a view of an ArrayBuffer. */
 static JSValue native_random(JSContext *js, JSValueConst self, int count, JSValueConst *values)
 {
@@ -347,6 +371,7 @@ static const JSCFunctionListEntry natives[] = {
     JS_CFUNC_DEF("log", 2, native_log),
     JS_CFUNC_DEF("encode", 1, native_encode),
     JS_CFUNC_DEF("decode", 1, native_decode),
+    JS_CFUNC_DEF("find", 3, native_find),
     JS_CFUNC_DEF("random", 1, native_random),
     JS_CFUNC_DEF("now", 0, native_now),
     JS_CFUNC_DEF("sleep", 1, native_sleep),
@@ -386,6 +411,7 @@ static const struct {
     {"console.js", console_js, sizeof(console_js) - 1},
     {"url.js", url_js, sizeof(url_js) - 1},
     {"stream.js", stream_js, sizeof(stream_js) - 1},
+    {"form.js", form_js, sizeof(form_js) - 1},
     {"message.js", message_js, sizeof(message_js) - 1},
     {"fetch.js", fetch_js, sizeof(fetch_js) - 1},
     {"time.js", time_js, sizeof(time_js) - 1},

@@ -1,11 +1,11 @@
-// Headers, Request, Response, Blob: WHATWG Fetch, W3C File API.
+// Headers, Request, Response: WHATWG Fetch.
 //
 // A request costs a function what it looks at: its URL and fields are made of the node's variables
 // when they are asked for, and a body of one piece is neither copied nor made a stream.
 (function (native, web) {
     "use strict";
 
-    const { define, isBytes, bytesOf, textOf, joined } = web;
+    const { define, isBytes, bytesOf, textOf, joined, Blob, FormData } = web;
 
     const MAP = Symbol("map");
 
@@ -91,29 +91,6 @@
         return headers;
     }
 
-    // ---- Blobs ----
-
-    class Blob {
-        #bytes;
-        #type;
-        constructor(parts = [], { type = "" } = {}) {
-            const pieces = [];
-            for (const part of parts) pieces.push(part instanceof Blob ? part.#bytes : bytesOf(part));
-            this.#bytes = joined(pieces);
-            this.#type = /[^ -~]/.test(type) ? "" : `${type}`.toLowerCase();
-        }
-        get size() { return this.#bytes.length; }
-        get type() { return this.#type; }
-        slice(start = 0, end = this.size, type = "") { return new Blob([this.#bytes.slice(start, end)], { type }); }
-        async bytes() { return this.#bytes.slice(); }
-        async arrayBuffer() { return this.#bytes.slice().buffer; }
-        async text() { return textOf(this.#bytes); }
-        stream() { return web.ReadableStream.from(this.size > 0 ? [this.#bytes.slice()] : []); }
-        static _bytes(blob) { return blob.#bytes; }
-    }
-    const bytesOfBlob = Blob._bytes;
-    delete Blob._bytes;
-
     // ---- Bodies: null, a string, bytes, or what gives strings and bytes one after the other ----
 
     const BODY = Symbol("body");
@@ -126,12 +103,19 @@
         return body instanceof Blob && body.type !== "" ? body.type : null;
     }
 
+    // What a body is sent as, and its type: a form's parts are parted by what comes by chance.
+    function bodyOf(value) {
+        if (!(value instanceof FormData)) return [taken(value), typeOf(value)];
+        const boundary = web.boundary();
+        return [web.writeForm(value, boundary), `multipart/form-data; boundary=${boundary}`];
+    }
+
     // As it was when it was given: bytes and parameters may change afterwards.
     function taken(body) {
         if (body === null || body === undefined) return null;
         if (body instanceof web.URLSearchParams || (typeof body !== "object" && typeof body !== "function")) return `${body}`;
         if (isBytes(body)) return web.viewOf(body).slice();
-        if (body instanceof Blob) return bytesOfBlob(body);
+        if (body instanceof Blob) return web.bytesOfBlob(body);
         if (body instanceof web.ReadableStream) {
             if (body.locked || body._isDisturbed) throw new TypeError("the stream that is to be a body was read already");
             return body;
@@ -207,8 +191,11 @@
         async blob() { return new Blob([await whole(this)], { type: this.headers.get("content-type") || "" }); }
         async formData() {
             const type = this.headers.get("content-type") || "";
-            if (!type.startsWith("application/x-www-form-urlencoded")) throw new TypeError(`formData() reads urlencoded forms, not ${type}`);
-            return new web.URLSearchParams(await this.text());
+            const form = new FormData();
+            if (/^multipart\/form-data *;/i.test(type)) return web.readForm(bytesOf(await whole(this)), type);
+            if (!/^application\/x-www-form-urlencoded *(;|$)/i.test(type)) throw new TypeError(`formData() reads forms, not "${type}"`);
+            for (const [name, value] of new web.URLSearchParams(await this.text())) form.append(name, value);
+            return form;
         }
     }
 
@@ -255,8 +242,8 @@
                 throw new TypeError(`a ${this.method} has no body`);
             }
             if (hasBody) {
-                this[BODY] = taken(init.body);
-                const type = typeOf(init.body);
+                const [bytes, type] = bodyOf(init.body);
+                this[BODY] = bytes;
                 if (type !== null && !this[HEADERS].has("content-type")) this[HEADERS].set("content-type", type);
             } else if (from && init.body === undefined && from[BODY] !== null) {
                 if (from.bodyUsed) throw new TypeError("the body was read already");
@@ -328,8 +315,8 @@
             const status = init.status === undefined ? 200 : Number(init.status);
             if (!(status >= 200 && status <= 599)) throw new RangeError(`${init.status} is not a status from 200 to 599`);
             if (body !== null && body !== undefined && hasNoBody(status)) throw new TypeError(`an answer with status ${status} has no body`);
-            fill(this, taken(body), Math.trunc(status), init.statusText || "", null);
-            const type = typeOf(body);
+            const [bytes, type] = bodyOf(body);
+            fill(this, bytes, Math.trunc(status), init.statusText || "", null);
             if (init.headers !== undefined) {
                 this[HEADERS] = new Headers(init.headers);
                 if (type !== null && !this[HEADERS].has("content-type")) this[HEADERS].set("content-type", type);
@@ -403,6 +390,6 @@
     };
 
     web.wholeOf = whole;
-    for (const [name, value] of Object.entries({ Headers, Request, Response, Blob })) define(name, value);
+    for (const [name, value] of Object.entries({ Headers, Request, Response })) define(name, value);
     Object.assign(web, { Headers, Request, Response });
 })

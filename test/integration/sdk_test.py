@@ -218,7 +218,7 @@ class JavaScript(Claims, Signed, unittest.TestCase):
         """The script looks for itself: see there."""
         node.cli("fn", "deploy", "web-interfaces", shutil.copytree(ROOT / "test/guests/web", pathlib.Path(folder.name) / "web-interfaces"))
         status, text, _ = self.ask("/", "POST", b"hello world!", {"Content-Type": "text/plain"}, name="web-interfaces")
-        self.assertEqual((status, json.loads(text)), (200, {"tests": 8, "failures": []}))
+        self.assertEqual((status, json.loads(text)), (200, {"tests": 9, "failures": []}))
 
     def test_fetch_is_the_web_s(self):
         ask = lambda name: self.lines(f"/web/{name}?{web.url}")

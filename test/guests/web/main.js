@@ -110,6 +110,26 @@ const tests = {
         same("as it was", await kept.text(), "a");
         same("redirected", [Response.redirect("http://x/").status, Response.redirect("/y", 301).headers.get("location"), Response.error().type], [302, "/y", "error"]);
     },
+    async forms() {
+        const form = new FormData();
+        form.append("text", "a\nü");
+        form.append("file", new File(["x\r\n--y", new Uint8Array([0, 255])], 'n"1.bin', { type: "image/x" }));
+        form.append("file", new Blob(["b"]));
+        form.set("only", "1");
+        const request = new Request("http://h/", { method: "POST", body: form });
+        const read = await request.formData();
+        const file = read.get("file");
+        same("there and back", [read.get("text"), file.name, file.type, [...await file.bytes()], read.getAll("file")[1].name, read.get("only"), [...read.keys()]],
+             ["a\r\nü", 'n"1.bin', "image/x", [120, 13, 10, 45, 45, 121, 0, 255], "blob", "1", ["text", "file", "file", "only"]]);
+        const curl = "--X\r\nContent-Disposition: form-data; name=\"a\"\r\n\r\n1\r\n--X\r\nContent-Disposition: form-data; name=f; filename=t\r\n\r\n\r\n--X--\r\n";
+        const typed = (type) => ({ headers: { "content-type": type } });
+        const other = await new Response(curl, typed("multipart/form-data; boundary=X")).formData();
+        same("curl's", [other.get("a"), other.get("f").size, other.get("f").type], ["1", 0, "text/plain"]);
+        for (const wrong of ["", "--X", "--X\r\n\r\n", "--X\r\nA: b\r\n\r\n1\r\n--X--", curl.slice(0, -8)]) {
+            await rejects(`wrong form ${wrong}`, new Response(wrong, typed("multipart/form-data; boundary=X")).formData());
+        }
+        await rejects("no form", new Response("{}", typed("application/json")).formData());
+    },
     async streams() {
         same("from", await all(ReadableStream.from([1, 2])), [1, 2]);
         let made = 0;
