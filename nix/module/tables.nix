@@ -310,7 +310,7 @@
         dedicated_cpus = { kind = "BOOL"; must = false; text = "Its CPUs are whole ones of its node, on which no other machine runs."; };
         reservation = { kind = "STRING"; must = false; text = "The reservation whose room it takes."; };
         node = { kind = "STRING"; must = false; text = "The node that it is to be on (default: one that suits)."; };
-        wait_for_room = { kind = "BOOL"; must = false; text = "One that fits nowhere now is made and pending (default), or, when this is false, refused."; };
+        wait_for_room = { kind = "BOOL"; must = false; text = "One that fits nowhere now is made and pending (default; not where no node has its driver), or, when this is false, refused. True: it waits for a driver, too."; };
       };
     };
     Route = {

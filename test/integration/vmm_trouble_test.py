@@ -77,6 +77,24 @@ class Trouble(unittest.TestCase):
         self.ok("vm", "pause", "busy")  # which one that stands still refuses
         self.ok("vm", "resume", "busy")
 
+    def test_a_driver_that_no_node_has_is_told_at_once(self):
+        if shutil.which("firecracker"):
+            self.skipTest("firecracker is here")
+        words = ("vm", "create", "odd", "--image", "bare", "--memory", "64MiB", "--disk", "16MiB", "--driver", "firecracker")
+        done = self.cli(*words)
+        self.assertEqual(done.returncode, 65, done.stderr)
+        told = r"no node has the driver firecracker: install it on one .* \(\S+: qemu\)"
+        self.assertRegex(done.stderr, told)
+        self.assertNotEqual(self.cli("vm", "show", "odd").returncode, 0)
+        self.assertEqual(self.cli(*words, "--pending", "--no-pending").returncode, 64)
+        self.addCleanup(self.cli, "vm", "delete", "odd")
+        done = self.cli(*words, "--pending")
+        self.assertEqual(done.returncode, 75)
+        self.assertRegex(done.stderr, told)
+        self.assertRegex(self.ok("placement", "explain", "odd"), told)
+        self.ok("vm", "set", "odd", "--priority", "7")  # it is looked at again
+        self.assertRegex(self.show("odd")["reason"], told)
+
     def test_one_that_does_not_go_on_stays_paused_and_can_be_stopped(self):
         pid = self.create("tired")
         self.ok("vm", "pause", "tired")

@@ -27,7 +27,8 @@ struct creating {
     char *avoided[PLACEMENT_TRIES_MAX];
     unsigned tries;
     bool waits;
-    bool is_pending; /* it was sent to wait: nobody can be before it */
+    bool asks_to_wait; /* whatever it is for */
+    bool is_pending;   /* it was sent to wait: nobody can be before it */
     placement_begun *done;
     void *context;
 };
@@ -277,6 +278,11 @@ static void follow(struct creating *creating, struct asked *asked,
         make(creating);
     } else if (machine_runner_check(service->options.machines, creating->config, &err) < 0) {
         refuse(creating, &err);
+    } else if (drivers_explain(service, json_text(creating->config, "driver"), creating->reason) &&
+               !creating->asks_to_wait) {
+        error_set(&err, ERROR_UNSUPPORTED, "machine %s: %s", json_text(creating->config, "name"),
+                  creating->reason);
+        refuse(creating, &err);
     } else {
         find_volume_node(creating);
         make_pending(creating, creating->reason);
@@ -361,6 +367,7 @@ void placement_service_create(struct placement_service *service, const char *pro
                                   .project = memory_copy_string(project),
                                   .create = json_deep_copy(create),
                                   .waits = !json_is_false(waits),
+                                  .asks_to_wait = json_is_true(waits),
                                   .done = done,
                                   .context = context};
     picture_update(service);

@@ -297,6 +297,13 @@ int functions_preview(struct placement_service *service, const char *version,
 void decisions_write(struct placement_service *service, const char *project,
                      const char *machine_or_null, struct json_writer *writer);
 
+/* ---- drivers.c ---- */
+
+/* Whether no node has it, though all have spoken; then what they have and what to do about it.  "",
+ * which is any: false. */
+bool drivers_explain(struct placement_service *service, const char *driver,
+                     char ret_reason[PLACEMENT_REASON_MAX]);
+
 /* ---- many.c ---- */
 enum decision_kind { DECISION_PLACED, DECISION_PENDING, DECISION_DISPLACED, DECISION_MOVED };
 /* Add the row, and those that are too many go. */

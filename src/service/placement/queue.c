@@ -474,6 +474,7 @@ static void look_at(struct placement_service *service, struct waiting *waiting)
         bool moves = had_disk && try_elsewhere(service, waiting);
         service->decided[DECISION_PENDING]++;
         if (!moves) {
+            drivers_explain(service, json_text(waiting->config, "driver"), decision.reason);
             keep_reason(service, waiting, decision.reason);
         }
         block(waiting, &decision);

@@ -255,6 +255,12 @@ static int take_machine(const struct arguments *arguments, json_t *body, struct 
     }
     if (r == 0 && flag_value(arguments, "no-pending") != NULL) {
         json_object_set_new(body, "wait_for_room", json_false());
+    } else if (r == 0 && flag_value(arguments, "pending") != NULL) {
+        json_object_set_new(body, "wait_for_room", json_true());
+    }
+    if (r == 0 && flag_value(arguments, "pending") != NULL &&
+        flag_value(arguments, "no-pending") != NULL) {
+        return error_set(err, ERROR_INVALID, "--pending or --no-pending: not both");
     }
     return r;
 }

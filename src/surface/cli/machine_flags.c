@@ -101,6 +101,7 @@ const struct flag vm_create_flags[] = {
     {"count", 0, "COUNT", NULL, "So many: NAME-1, NAME-2, ..."},
     {"all-or-nothing", 0, NULL, NULL, "With --count: none is made unless all find room."},
     {"no-pending", 0, NULL, NULL, "One that fits nowhere now is refused, instead of waiting."},
+    {"pending", 0, NULL, NULL, "It waits even for a driver that no node has."},
     {"no-wait", 0, NULL, NULL, "Print the operation's id instead of waiting for its end."},
     {NULL, 0, NULL, NULL, NULL},
 };
