@@ -83,6 +83,8 @@ class NodeLoss(unittest.TestCase):
         done = first.cli("vm", "stop", "hopeless", check=False)
         self.assertEqual(done.returncode, 69, done.stderr)
         self.assertRegex(done.stderr, f"node {lost.name} does not answer .*node list|its node {lost.name} has been lost")
+        shown = first.cli("vm", "show", "hopeless")  # the state knows it
+        self.assertRegex(shown, f"so it was when it was last heard of: node {lost.name} does not answer|is lost")
 
     def what_is_asked_of_it_says_so(self, first, lost, folder):
         for server in self.cluster.running():

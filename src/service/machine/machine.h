@@ -267,8 +267,9 @@ void machine_volume_attach(struct machine_service *service, const char *project,
 void machine_volume_detach(struct machine_service *service, const char *project, const char *name,
                            const char *volume, bool is_forced, machine_begun *done, void *context);
 
+/* `silence_or_null`: why its node does not tell it itself; its reason says so. */
 int machine_write(struct machine_service *service, const char *project, const char *name,
-                  struct buffer *out, struct error *err);
+                  const char *silence_or_null, struct buffer *out, struct error *err);
 int machine_write_list(struct machine_service *service, const char *project, struct buffer *out,
                        struct error *err);
 

@@ -64,21 +64,25 @@ static void write_live(struct json_writer *writer, struct machine_service *servi
 struct writing {
     struct machine_service *service;
     struct json_writer writer;
+    const char *silence; /* why its node does not tell it; NULL: nothing is amiss */
     bool is_live;
     bool is_plain; /* of a list: no machine has volumes or networks */
     size_t count;
 };
 
 /* One that was displaced is pending when its node has stopped it. */
-static void write_state(struct json_writer *writer, sqlite3_stmt *row)
+static void write_state(struct json_writer *writer, sqlite3_stmt *row, const char *silence)
 {
     const char *state = (const char *)sqlite3_column_text(row, 6);
     bool waits = sqlite3_column_type(row, 13) != SQLITE_NULL &&
         (strcmp(state, "pending") == 0 || strcmp(state, "stopped") == 0 ||
          strcmp(state, "failed") == 0);
     json_write_field_string(writer, "state", waits ? "pending" : state);
+    MEMORY_OWNED char *told =
+        silence != NULL ? memory_format("so it was when it was last heard of: %s", silence) : NULL;
     json_write_field_string(writer, "reason",
-                            (const char *)sqlite3_column_text(row, waits ? 14 : 7));
+                            told != NULL ? told
+                                         : (const char *)sqlite3_column_text(row, waits ? 14 : 7));
     if (waits) {
         json_write_field_time_ms(writer, "pending_since", (uint64_t)sqlite3_column_int64(row, 13));
     }
@@ -109,7 +113,7 @@ static bool write_row(sqlite3_stmt *row, void *context)
     json_write_field_string(writer, "id", (const char *)sqlite3_column_text(row, 2));
     json_write_field_string(writer, "node", (const char *)sqlite3_column_text(row, 3));
     json_write_field_string(writer, "desired", (const char *)sqlite3_column_text(row, 5));
-    write_state(writer, row);
+    write_state(writer, row, writing->silence);
     if (strlen(config) > 2) { /* SQLite has taken out what is not shown: "{...}" */
         json_write_raw(writer, config + 1, strlen(config) - 2);
     }
@@ -138,9 +142,12 @@ static bool write_row(sqlite3_stmt *row, void *context)
 }
 
 int machine_write(struct machine_service *service, const char *project, const char *name,
-                  struct buffer *out, struct error *err)
+                  const char *silence_or_null, struct buffer *out, struct error *err)
 {
-    struct writing writing = {.service = service, .writer = json_writer_to(out), .is_live = true};
+    struct writing writing = {.service = service,
+                              .writer = json_writer_to(out),
+                              .silence = silence_or_null,
+                              .is_live = true};
     MEMORY_OWNED char *key = memory_format("%s/%s", project, name);
     int r = store_query(service->options.store, err, write_row, &writing, SELECT("WHERE key = ?"),
                         "t", key);

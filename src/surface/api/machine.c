@@ -56,14 +56,20 @@ void api_machine_list(struct request *request)
     api_answer_written(request, r, &body, &err);
 }
 
-void api_machine_get(struct request *request)
+static void answer_from_state(struct request *request, const struct error *silence)
 {
     BUFFER_OWNED struct buffer body = {0};
     struct error err = {0};
+    int r = machine_write(service_of(request), request->project, request->parameters[0],
+                          silence != NULL ? silence->text : NULL, &body, &err);
+    api_answer_written(request, r, &body, &err);
+}
+
+void api_machine_get(struct request *request)
+{
+    request->answer_without = answer_from_state;
     if (is_lost(request) || !api_machine_is_elsewhere(request)) {
-        int r = machine_write(service_of(request), request->project, request->parameters[0], &body,
-                              &err);
-        api_answer_written(request, r, &body, &err);
+        answer_from_state(request, NULL);
     }
 }
 

@@ -58,6 +58,8 @@ struct request {
     uint64_t passed_to; /* the node */
     /* What to do when that is lost and does not answer is added to the error; may be NULL. */
     void (*explain_lost)(struct request *request, struct error *err);
+    /* Where the state tells enough: answers in place of a node that does not; may be NULL. */
+    void (*answer_without)(struct request *request, const struct error *silence);
     void (*stop)(struct request *request); /* the API ends: finish soon; may be NULL */
     void *state;
 };

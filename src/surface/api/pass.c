@@ -76,7 +76,11 @@ static void on_end(const struct error *error, bool is_untouched, void *context)
     if (error != NULL && !http_exchange_has_begun(request->exchange)) {
         struct error err = *error;
         say_why(request, &err);
-        api_answer_error(request, &err);
+        if (err.kind == ERROR_UNAVAILABLE && request->answer_without != NULL) {
+            request->answer_without(request, &err);
+        } else {
+            api_answer_error(request, &err);
+        }
     } else {
         api_request_end(request);
     }
