@@ -102,6 +102,7 @@ static int take_body(const json_t *body, struct window_set *set, struct error *e
                       (int)TEXT_MAX);
     }
     r = r < 0 ? r : cron_zone_open(set->zone, &zone, err);
+    r = r < 0 ? r : cron_check(set->schedule, zone, err);
     r = r < 0 ? r : cron_parse(set->schedule, zone, &cron, err);
     if (r == 0 && cron_window(cron, set->duration_ms, clock_real_ms(), clock_real_ms()) == 0) {
         r = error_set(err, ERROR_INVALID, "such a window is over, or never opens");

@@ -59,6 +59,10 @@ int cron_parse(const char *text, const struct cron_zone *zone, struct cron **ret
                struct error *err);
 void cron_free(struct cron *cron); /* accepts NULL */
 
+/* For one that is being written: the same, and a step that leaves its field is INVALID.  Those that
+ * were stored before that was looked at go on as they did. */
+int cron_check(const char *text, const struct cron_zone *zone, struct error *err);
+
 /*
  * The first moment after `after_ms` (milliseconds since 1970), or 0: there is none (any more; in
  * the 100 years that are searched).  `since_ms`: where @every counts from; backwards, too, where it

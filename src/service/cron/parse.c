@@ -120,19 +120,14 @@ static int take_special(struct cron *cron, unsigned field, struct text item, str
 }
 
 /*
- * The step behind '/'.  One that leaves the field is begun anew by the next hour (day, year): who
- * writes every 90 minutes as a step of 90 would have it every hour, without a word.
+ * A step that leaves the field is begun anew by the next hour (day, year): who writes every 90
+ * minutes as a step of 90 would have it every hour, without a word.
  */
-static int take_step(struct text *left, unsigned field, struct text item, unsigned *ret_step,
-                     struct error *err)
+static int check_step(unsigned step, unsigned field, struct text item, struct error *err)
 {
     static const char units[] = {[SECOND] = 's', [MINUTE] = 'm', [HOUR] = 'h'};
     const struct field *range = &fields[field];
     unsigned values = field == WEEKDAY ? 7 : range->most - range->least + 1;
-    unsigned step = 0;
-    if (!take_value(left, SECOND, &step) || step == 0) {
-        return wrong(err, field, item, "a step is a number of at least 1");
-    }
     if (step > values && field <= HOUR) {
         return error_set(err, ERROR_INVALID,
                          "schedule, %s \"%.*s\": a step of more than %u is the same as %u; for one "
@@ -147,12 +142,12 @@ static int take_step(struct text *left, unsigned field, struct text item, unsign
                          range->name, (int)(item.length < 40 ? item.length : 40), item.data,
                          values);
     }
-    *ret_step = step;
     return 0;
 }
 
 /* One of a list: its values as bits. */
-static int take_item(struct text item, unsigned field, uint64_t *bits, struct error *err)
+static int take_item(const struct cron *cron, struct text item, unsigned field, uint64_t *bits,
+                     struct error *err)
 {
     const struct field *range = &fields[field];
     struct text left = item;
@@ -177,7 +172,10 @@ static int take_item(struct text item, unsigned field, uint64_t *bits, struct er
         }
     }
     if (take_sign(&left, '/')) {
-        if (take_step(&left, field, item, &step, err) < 0) {
+        if (!take_value(&left, SECOND, &step) || step == 0) {
+            return wrong(err, field, item, "a step is a number of at least 1");
+        }
+        if (cron->is_new && check_step(step, field, item, err) < 0) {
             return -ERROR_INVALID;
         }
         last = is_one ? range->most : last;
@@ -212,7 +210,7 @@ static int take_field(struct cron *cron, unsigned field, struct text text, uint6
         const char *comma = memchr(at, ',', (size_t)(end - at));
         struct text item = text_of(at, (size_t)((comma != NULL ? comma : end) - at));
         int r = take_special(cron, field, item, err);
-        r = r == 0 ? take_item(item, field, &bits, err) : r;
+        r = r == 0 ? take_item(cron, item, field, &bits, err) : r;
         if (r < 0) {
             return r;
         }
@@ -342,14 +340,15 @@ static int parse_named(struct cron *cron, const char *text, struct error *err)
                      text);
 }
 
-int cron_parse(const char *text, const struct cron_zone *zone, struct cron **ret_cron,
-               struct error *err)
+static int parse(const char *text, const struct cron_zone *zone, bool is_new,
+                 struct cron **ret_cron, struct error *err)
 {
     if (strlen(text) > TEXT_MAX) {
         return error_set(err, ERROR_TOO_LARGE, "a schedule is at most %d bytes", TEXT_MAX);
     }
     struct cron *cron = NEW(struct cron);
     cron->zone = zone;
+    cron->is_new = is_new;
     text += strspn(text, " \t");
     int r = text[0] == '@' ? parse_named(cron, text, err) : parse_fields(cron, text, err);
     if (r < 0) {
@@ -358,6 +357,20 @@ int cron_parse(const char *text, const struct cron_zone *zone, struct cron **ret
     }
     *ret_cron = cron;
     return 0;
+}
+
+int cron_parse(const char *text, const struct cron_zone *zone, struct cron **ret_cron,
+               struct error *err)
+{
+    return parse(text, zone, false, ret_cron, err);
+}
+
+int cron_check(const char *text, const struct cron_zone *zone, struct error *err)
+{
+    struct cron *cron = NULL;
+    int r = parse(text, zone, true, &cron, err);
+    cron_free(cron);
+    return r;
 }
 
 void cron_free(struct cron *cron)

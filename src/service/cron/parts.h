@@ -62,6 +62,7 @@ struct cron {
     uint8_t nth[7];        /* n#k: bit k of weekday n */
     bool any_day;          /* DAY begins with * */
     bool any_weekday;
+    bool is_new; /* it is being written, not read: see cron_check() */
 };
 
 #endif

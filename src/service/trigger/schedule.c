@@ -133,6 +133,7 @@ int schedule_check(const json_t *settings, struct error *err)
 {
     struct schedule schedule = {0};
     int r = schedule_read(settings, &schedule, err);
+    r = r < 0 ? r : cron_check(schedule_setting(settings, "schedule", ""), schedule.zone, err);
     schedule_done(&schedule);
     return r;
 }
