@@ -225,14 +225,17 @@ class Trying(unittest.TestCase):
                     with self.assertRaises(subprocess.CalledProcessError) as caught:
                         node.cli("fn", "invoke", "echo", "--async", "--data", "x", f"--{which}", wanted, stderr=subprocess.PIPE)
                     self.assertIn(says, caught.exception.stderr)
+
+    def test_a_function_s_own_destination_refuses_no_work(self):
         module = pathlib.Path(folder.name) / "gateway.wasm"
-        node.deploy("careless", module, **{"async": {"dead_letter": "gone"}})
+        node.deploy("careless", module, **{"async": {"on_success": "queue:gone"}})
         status, document, _ = begin("/echo", b"x", function="careless")
-        self.assertEqual(status, 404, document)
-        self.assertIn("blixard queue create gone", json.dumps(document))
-        self.assertEqual(begin("/echo", b"x", prefer='on-failure=""', function="careless")[0], 202)
+        self.assertEqual(status, 202, document)
+        seen = wait_for(document["id"], lambda now: "destination_error" in now)
+        self.assertEqual(seen["state"], "succeeded")
+        self.assertIn("queue:gone", seen["destination_error"])
         node.cli("queue", "create", "gone")
-        self.assertEqual(begin("/echo", b"x", function="careless")[0], 202)
+        self.assertIn(document["id"], node.cli("queue", "receive", "gone", "--wait", "20s", "--output", "json"))
 
     def test_a_destination_that_goes_later_is_seen_at_the_invocation(self):
         node.cli("queue", "create", "leaving")

@@ -266,8 +266,6 @@ static int check_stored(struct invocation_service *service, const char *project,
                     scheme, name, project, preference, scheme, name);
 }
 
-/* Whether asked for or the function's default: what is not there now would be told for a day, in
- * vain and far from whoever could mend it. */
 static int check_destination(struct invocation_service *service, const char *project,
                              const char *destination, const char *preference, struct error *err)
 {
@@ -287,14 +285,22 @@ static int check_destination(struct invocation_service *service, const char *pro
                      colon + 1, project, preference, (int)strcspn(colon + 1, ":"), colon + 1);
 }
 
+/* What was asked for and is not there would be told for a day, in vain and far from whoever could
+ * mend it.  A function's own default refuses no work: `destination_error` tells of it. */
 static int check_destinations(struct invocation_service *service,
                               const struct invocation_request *request, struct error *err)
 {
-    const struct function_policy *policy = request->policy;
-    int r = check_destination(service, request->project, policy->on_success, "on-success", err);
-    return r < 0
-        ? r
-        : check_destination(service, request->project, policy->on_failure, "on-failure", err);
+    const struct function_policy *asked = request->policy;
+    struct function_policy usual;
+    int r = 0;
+    function_read_policy(service->options.functions, request->project, request->function, &usual);
+    if (strcmp(asked->on_success, usual.on_success) != 0) {
+        r = check_destination(service, request->project, asked->on_success, "on-success", err);
+    }
+    if (r == 0 && strcmp(asked->on_failure, usual.on_failure) != 0) {
+        r = check_destination(service, request->project, asked->on_failure, "on-failure", err);
+    }
+    return r;
 }
 
 void invocation_create(struct invocation_service *service, const struct invocation_request *request,
