@@ -178,20 +178,27 @@ static void format_map(const json_t *map, char *ret_text)
     }
 }
 
+static void format_number(const struct column *column, uint64_t number, char *ret_text)
+{
+    bool is_limit = column->as == AS_LIMIT || column->as == AS_LIMIT_MS;
+    if (is_limit && number == 0) {
+        snprintf(ret_text, CELL_MAX, "none");
+    } else if (column->as == AS_BYTES) {
+        text_write_size(number, ret_text);
+    } else if (column->as == AS_MS || column->as == AS_LIMIT_MS) {
+        text_write_duration_ms(number, ret_text);
+    } else if (column->as == AS_TIME) {
+        text_write_time_ms(number, ret_text);
+    } else {
+        snprintf(ret_text, CELL_MAX, "%" PRIu64, number);
+    }
+}
+
 static void format_cell(const json_t *row, const struct column *column, char *ret_text)
 {
     const json_t *value = find(row, column->path);
     if (json_is_integer(value)) {
-        uint64_t number = (uint64_t)json_integer_value(value);
-        if (column->as == AS_BYTES) {
-            text_write_size(number, ret_text);
-        } else if (column->as == AS_MS) {
-            text_write_duration_ms(number, ret_text);
-        } else if (column->as == AS_TIME) {
-            text_write_time_ms(number, ret_text);
-        } else {
-            snprintf(ret_text, CELL_MAX, "%" PRIu64, number);
-        }
+        format_number(column, (uint64_t)json_integer_value(value), ret_text);
     } else if (json_is_real(value)) {
         snprintf(ret_text, CELL_MAX, "%.15g", json_real_value(value));
     } else if (json_is_string(value)) {

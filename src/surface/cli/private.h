@@ -261,7 +261,8 @@ void print_document(const json_t *document, enum output output);
 struct column {
     const char *title;
     const char *path; /* "version.tier" */
-    enum { AS_TEXT, AS_BYTES, AS_MS, AS_TIME, AS_VCPUS, AS_NUMA } as;
+    /* AS_LIMIT, AS_LIMIT_MS: a bound; 0 is "none". */
+    enum { AS_TEXT, AS_BYTES, AS_MS, AS_TIME, AS_VCPUS, AS_NUMA, AS_LIMIT, AS_LIMIT_MS } as;
 };
 void print_table(const json_t *rows, const struct column *columns, unsigned count);
 
