@@ -72,13 +72,16 @@ void traced_note_run(struct telemetry *telemetry, struct call_trace *trace,
         trace->attach_ns = result->run.attach_ns;
         trace->run_ns = result->run.run_ns;
     }
+    const uint64_t now_ns = clock_monotonic_ns();
     telemetry_call(telemetry,
                    &(struct telemetry_call){
                        .project = target->project,
                        .function = target->function,
+                       .version = target->version,
+                       .ended_ns = now_ns,
                        .trigger = trigger,
                        .end = trace->end,
-                       .duration_ns = clock_monotonic_ns() - trace->span.start_ns,
+                       .duration_ns = now_ns - trace->span.start_ns,
                        .has_run = trace->has_result,
                        .is_cold = trace->is_cold,
                        .queue_ns = trace->queue_ns,

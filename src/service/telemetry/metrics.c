@@ -21,14 +21,7 @@
 #include "service/telemetry/private.h"
 #include "service/telemetry/trace_parts.h"
 
-/* Upper bounds in seconds: from a warm call to a slow one; from 5 ms on as OpenTelemetry advises.
- */
-static const double bounds[TELEMETRY_BUCKETS - 1] = {
-    0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.075,
-    0.1,    0.25,    0.5,    0.75,  1,      2.5,   5,    7.5,   10};
-static const uint64_t memory_bounds[TELEMETRY_MEMORY_BUCKETS - 1] = {
-    UINT64_C(1) << 18, UINT64_C(1) << 20, UINT64_C(1) << 22, UINT64_C(1) << 24,
-    UINT64_C(1) << 26, UINT64_C(1) << 28, UINT64_C(1) << 30};
+#define MINUTE_NS (UINT64_C(60) * 1000000000)
 
 static const struct {
     const char *name;
@@ -69,7 +62,7 @@ static void forget(struct telemetry *telemetry, const char *key)
     struct function_metrics *metrics = map_remove(&telemetry->functions, key);
     if (metrics != NULL) {
         list_remove(&metrics->link);
-        free(metrics);
+        function_metrics_free(metrics);
     }
 }
 
@@ -78,8 +71,21 @@ static void write_key(const char *project, const char *function, char ret_key[13
     snprintf(ret_key, 132, "%s/%s", project, function);
 }
 
+uint64_t telemetry_minute(uint64_t now_ns)
+{
+    return now_ns / MINUTE_NS + 1;
+}
+
+const struct function_metrics *telemetry_look(struct telemetry *telemetry, const char *project,
+                                              const char *function)
+{
+    char key[132];
+    write_key(project, function, key);
+    return map_get(&telemetry->functions, key);
+}
+
 static struct function_metrics *find_metrics(struct telemetry *telemetry, const char *project,
-                                             const char *function)
+                                             const char *function, uint64_t now_ns)
 {
     char key[132];
     write_key(project, function, key);
@@ -95,64 +101,16 @@ static struct function_metrics *find_metrics(struct telemetry *telemetry, const 
             LIST_ITEM(telemetry->recent_functions.head.previous, struct function_metrics, link);
         write_key(old->project, old->function, old_key);
         forget(telemetry, old_key);
+        telemetry->forgot_ns = now_ns;
     }
     metrics = NEW(struct function_metrics);
+    list_init(&metrics->versions);
+    metrics->since_ns = telemetry->forgot_ns > 0 ? now_ns : 0;
     snprintf(metrics->project, sizeof(metrics->project), "%s", project);
     snprintf(metrics->function, sizeof(metrics->function), "%s", function);
     map_set(&telemetry->functions, key, metrics);
     list_push_front(&telemetry->recent_functions, &metrics->link);
     return metrics;
-}
-
-static void count_error(struct function_metrics *metrics, const char *type)
-{
-    unsigned at = 0;
-    while (at < metrics->error_count && strcmp(metrics->errors[at].type, type) != 0) {
-        at++;
-    }
-    if (at == metrics->error_count && at < TELEMETRY_ERRORS_MAX) {
-        snprintf(metrics->errors[at].type, sizeof(metrics->errors[at].type), "%s", type);
-        metrics->error_count++;
-    } else if (at == metrics->error_count) {
-        snprintf(metrics->errors[at].type, sizeof(metrics->errors[at].type), "other");
-    }
-    metrics->errors[at].count++;
-}
-
-/* The index of its bucket. */
-static size_t observe(struct duration_histogram *histogram, uint64_t ns)
-{
-    double seconds = (double)ns / 1e9;
-    size_t bucket = 0;
-    while (bucket < TELEMETRY_BUCKETS - 1 && seconds > bounds[bucket]) {
-        bucket++;
-    }
-    histogram->buckets[bucket]++;
-    histogram->count++;
-    histogram->sum_ns += ns;
-    return bucket;
-}
-
-static void observe_memory(struct function_metrics *metrics, uint64_t bytes)
-{
-    size_t bucket = 0;
-    while (bucket < TELEMETRY_MEMORY_BUCKETS - 1 && bytes > memory_bounds[bucket]) {
-        bucket++;
-    }
-    metrics->memory_buckets[bucket]++;
-    metrics->memory_count++;
-    metrics->memory_sum += bytes;
-}
-
-static void observe_run(struct function_metrics *metrics, const struct telemetry_call *call)
-{
-    observe(&metrics->run, call->run_ns);
-    observe(&metrics->queue, call->queue_ns);
-    observe_memory(metrics, call->memory_bytes);
-    if (call->is_cold) {
-        metrics->cold_starts++;
-        observe(&metrics->init, call->init_ns);
-    }
 }
 
 /* With the lock held. */
@@ -181,22 +139,16 @@ void telemetry_call(struct telemetry *telemetry, const struct telemetry_call *ca
         pthread_mutex_unlock(&telemetry->metrics_lock);
         return;
     }
-    struct function_metrics *metrics = find_metrics(telemetry, call->project, call->function);
-    if (strcmp(call->end, "ok") == 0) {
-        metrics->successes[call->trigger]++;
-    } else {
-        count_error(metrics, call->end);
-    }
-    metrics->timeouts += strcmp(call->end, "timeout") == 0;
-    size_t bucket = observe(&metrics->whole, call->duration_ns);
+    struct function_metrics *metrics =
+        find_metrics(telemetry, call->project, call->function, call->ended_ns);
+    struct version_metrics *version =
+        version_metrics_find(metrics, call->version, telemetry_minute(call->ended_ns));
+    size_t bucket = counters_note(&version->counters, call);
     if (call->trace != NULL && (call->trace->flags & TRACE_SAMPLED) != 0) {
         struct exemplar *exemplar = &metrics->exemplars[bucket];
         memcpy(exemplar->trace, call->trace->trace, sizeof(exemplar->trace));
         exemplar->time_ms = clock_real_ms();
         exemplar->value = (double)call->duration_ns / 1e9;
-    }
-    if (call->has_run) {
-        observe_run(metrics, call);
     }
     pthread_mutex_unlock(&telemetry->metrics_lock);
 }
@@ -231,7 +183,7 @@ void telemetry_metrics_done(struct telemetry *telemetry)
 {
     LIST_EACH(node, &telemetry->recent_functions)
     {
-        free(LIST_ITEM(node, struct function_metrics, link));
+        function_metrics_free(LIST_ITEM(node, struct function_metrics, link));
     }
     map_done(&telemetry->functions);
     map_done(&telemetry->gone);
@@ -279,59 +231,67 @@ static void write_plain(struct telemetry *telemetry, enum telemetry_format forma
     }
 }
 
+/* A function as it was when somebody asked: calls do not wait until it is written. */
+struct shown {
+    char project[64];
+    char function[64];
+    struct counters sum;
+    struct exemplar exemplars[TELEMETRY_BUCKETS];
+};
+
 struct writing {
     struct buffer *out;
     enum telemetry_format format;
     const char *name; /* of the family */
 };
 
-static void write_sample(const struct writing *writing, const struct function_metrics *metrics,
+static void write_sample(const struct writing *writing, const struct shown *shown,
                          const char *suffix, const char *label, const char *value)
 {
     buffer_append_format(writing->out, "%s%s{blixard_project=\"%s\",faas_name=\"%s\"",
-                         writing->name, suffix, metrics->project, metrics->function);
+                         writing->name, suffix, shown->project, shown->function);
     if (label != NULL) {
         buffer_append_format(writing->out, ",%s=\"%s\"", label, value);
     }
     buffer_append_string(writing->out, "} ");
 }
 
-static void write_count(const struct writing *writing, const struct function_metrics *metrics,
-                        const char *label, const char *value, uint64_t count)
+static void write_count(const struct writing *writing, const struct shown *shown, const char *label,
+                        const char *value, uint64_t count)
 {
-    write_sample(writing, metrics, "", label, value);
+    write_sample(writing, shown, "", label, value);
     buffer_append_format(writing->out, "%" PRIu64 "\n", count);
 }
 
-static void write_successes(const struct writing *writing, const struct function_metrics *metrics)
+static void write_successes(const struct writing *writing, const struct shown *shown)
 {
     for (int trigger = 0; trigger < TELEMETRY_TRIGGERS; trigger++) {
-        if (trigger == TELEMETRY_TRIGGER_HTTP || metrics->successes[trigger] > 0) {
-            write_count(writing, metrics, "faas_trigger",
+        if (trigger == TELEMETRY_TRIGGER_HTTP || shown->sum.successes[trigger] > 0) {
+            write_count(writing, shown, "faas_trigger",
                         telemetry_trigger_text((enum telemetry_trigger)trigger),
-                        metrics->successes[trigger]);
+                        shown->sum.successes[trigger]);
         }
     }
 }
 
-static void write_errors(const struct writing *writing, const struct function_metrics *metrics)
+static void write_errors(const struct writing *writing, const struct shown *shown)
 {
     for (unsigned i = 0; i <= TELEMETRY_ERRORS_MAX; i++) {
-        if (metrics->errors[i].count > 0) {
-            write_count(writing, metrics, "error_type", metrics->errors[i].type,
-                        metrics->errors[i].count);
+        if (shown->sum.errors[i].count > 0) {
+            write_count(writing, shown, "error_type", shown->sum.errors[i].type,
+                        shown->sum.errors[i].count);
         }
     }
 }
 
-static void write_timeouts(const struct writing *writing, const struct function_metrics *metrics)
+static void write_timeouts(const struct writing *writing, const struct shown *shown)
 {
-    write_count(writing, metrics, NULL, NULL, metrics->timeouts);
+    write_count(writing, shown, NULL, NULL, shown->sum.timeouts);
 }
 
-static void write_cold_starts(const struct writing *writing, const struct function_metrics *metrics)
+static void write_cold_starts(const struct writing *writing, const struct shown *shown)
 {
-    write_count(writing, metrics, NULL, NULL, metrics->cold_starts);
+    write_count(writing, shown, NULL, NULL, shown->sum.cold_starts);
 }
 
 static void write_exemplar(const struct writing *writing, const struct exemplar *exemplar)
@@ -347,7 +307,7 @@ static void write_exemplar(const struct writing *writing, const struct exemplar 
     buffer_append_byte(writing->out, '\n');
 }
 
-static void write_durations(const struct writing *writing, const struct function_metrics *metrics,
+static void write_durations(const struct writing *writing, const struct shown *shown,
                             const struct duration_histogram *histogram,
                             const struct exemplar *exemplars)
 {
@@ -355,62 +315,62 @@ static void write_durations(const struct writing *writing, const struct function
     for (size_t i = 0; i < TELEMETRY_BUCKETS; i++) {
         char bound[32] = "+Inf";
         if (i < TELEMETRY_BUCKETS - 1) {
-            snprintf(bound, sizeof(bound), "%g", bounds[i]);
+            snprintf(bound, sizeof(bound), "%g", telemetry_bound(i));
         }
         total += histogram->buckets[i];
-        write_sample(writing, metrics, "_bucket", "le", bound);
+        write_sample(writing, shown, "_bucket", "le", bound);
         buffer_append_format(writing->out, "%" PRIu64, total);
         write_exemplar(writing, exemplars != NULL ? &exemplars[i] : NULL);
     }
-    write_sample(writing, metrics, "_sum", NULL, NULL);
+    write_sample(writing, shown, "_sum", NULL, NULL);
     buffer_append_format(writing->out, "%.9f\n", (double)histogram->sum_ns / 1e9);
-    write_sample(writing, metrics, "_count", NULL, NULL);
+    write_sample(writing, shown, "_count", NULL, NULL);
     buffer_append_format(writing->out, "%" PRIu64 "\n", histogram->count);
 }
 
-static void write_whole(const struct writing *writing, const struct function_metrics *metrics)
+static void write_whole(const struct writing *writing, const struct shown *shown)
 {
-    write_durations(writing, metrics, &metrics->whole, metrics->exemplars);
+    write_durations(writing, shown, &shown->sum.whole, shown->exemplars);
 }
 
-static void write_run(const struct writing *writing, const struct function_metrics *metrics)
+static void write_run(const struct writing *writing, const struct shown *shown)
 {
-    write_durations(writing, metrics, &metrics->run, NULL);
+    write_durations(writing, shown, &shown->sum.run, NULL);
 }
 
-static void write_queue(const struct writing *writing, const struct function_metrics *metrics)
+static void write_queue(const struct writing *writing, const struct shown *shown)
 {
-    write_durations(writing, metrics, &metrics->queue, NULL);
+    write_durations(writing, shown, &shown->sum.queue, NULL);
 }
 
-static void write_init(const struct writing *writing, const struct function_metrics *metrics)
+static void write_init(const struct writing *writing, const struct shown *shown)
 {
-    write_durations(writing, metrics, &metrics->init, NULL);
+    write_durations(writing, shown, &shown->sum.init, NULL);
 }
 
-static void write_memory(const struct writing *writing, const struct function_metrics *metrics)
+static void write_memory(const struct writing *writing, const struct shown *shown)
 {
     uint64_t total = 0;
     for (size_t i = 0; i < TELEMETRY_MEMORY_BUCKETS; i++) {
         char bound[32] = "+Inf";
         if (i < TELEMETRY_MEMORY_BUCKETS - 1) {
-            snprintf(bound, sizeof(bound), "%" PRIu64, memory_bounds[i]);
+            snprintf(bound, sizeof(bound), "%" PRIu64, telemetry_memory_bound(i));
         }
-        total += metrics->memory_buckets[i];
-        write_sample(writing, metrics, "_bucket", "le", bound);
+        total += shown->sum.memory_buckets[i];
+        write_sample(writing, shown, "_bucket", "le", bound);
         buffer_append_format(writing->out, "%" PRIu64 "\n", total);
     }
-    write_sample(writing, metrics, "_sum", NULL, NULL);
-    buffer_append_format(writing->out, "%" PRIu64 "\n", metrics->memory_sum);
-    write_sample(writing, metrics, "_count", NULL, NULL);
-    buffer_append_format(writing->out, "%" PRIu64 "\n", metrics->memory_count);
+    write_sample(writing, shown, "_sum", NULL, NULL);
+    buffer_append_format(writing->out, "%" PRIu64 "\n", shown->sum.memory_sum);
+    write_sample(writing, shown, "_count", NULL, NULL);
+    buffer_append_format(writing->out, "%" PRIu64 "\n", shown->sum.memory_count);
 }
 
 static const struct {
     const char *name;
     const char *kind;
     const char *help;
-    void (*write)(const struct writing *writing, const struct function_metrics *metrics);
+    void (*write)(const struct writing *writing, const struct shown *shown);
 } families[] = {
     {"faas_invocations_total", "counter", "Invocations that succeeded, by what triggered them.",
      write_successes},
@@ -429,19 +389,38 @@ static const struct {
      write_queue},
 };
 
+static size_t take_shown(struct telemetry *telemetry, struct shown **ret_shown)
+{
+    size_t count = 0;
+    pthread_mutex_lock(&telemetry->metrics_lock);
+    struct shown *shown = memory_new(telemetry->functions.count + 1, sizeof(*shown));
+    LIST_EACH(node, &telemetry->recent_functions)
+    {
+        const struct function_metrics *metrics = LIST_ITEM(node, struct function_metrics, link);
+        memcpy(shown[count].project, metrics->project, sizeof(metrics->project));
+        memcpy(shown[count].function, metrics->function, sizeof(metrics->function));
+        memcpy(shown[count].exemplars, metrics->exemplars, sizeof(metrics->exemplars));
+        function_metrics_sum(metrics, &shown[count].sum);
+        count++;
+    }
+    pthread_mutex_unlock(&telemetry->metrics_lock);
+    *ret_shown = shown;
+    return count;
+}
+
 static void write_functions(struct telemetry *telemetry, enum telemetry_format format,
                             struct buffer *out)
 {
-    pthread_mutex_lock(&telemetry->metrics_lock);
+    struct shown *shown = NULL;
+    size_t count = take_shown(telemetry, &shown);
     for (size_t i = 0; i < sizeof(families) / sizeof(families[0]); i++) {
         const struct writing writing = {.out = out, .format = format, .name = families[i].name};
         telemetry_write_head(format, families[i].name, families[i].kind, families[i].help, out);
-        LIST_EACH(node, &telemetry->recent_functions)
-        {
-            families[i].write(&writing, LIST_ITEM(node, struct function_metrics, link));
+        for (size_t j = 0; j < count; j++) {
+            families[i].write(&writing, &shown[j]);
         }
     }
-    pthread_mutex_unlock(&telemetry->metrics_lock);
+    free(shown);
 }
 
 static void write_traces(struct telemetry *telemetry, enum telemetry_format format,

@@ -38,6 +38,7 @@ int telemetry_open(const struct telemetry_options *options, struct telemetry **r
     list_init(&telemetry->queue);
     list_init(&telemetry->follows);
     list_init(&telemetry->recent_functions);
+    telemetry->opened_ns = clock_monotonic_ns();
     pthread_mutex_init(&telemetry->lock, NULL);
     pthread_mutex_init(&telemetry->metrics_lock, NULL);
     pthread_cond_init(&telemetry->wake, NULL);

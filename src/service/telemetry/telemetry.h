@@ -134,6 +134,8 @@ const char *telemetry_trigger_text(enum telemetry_trigger trigger);
 struct telemetry_call {
     const char *project;
     const char *function;
+    uint64_t version;
+    uint64_t ended_ns; /* by clock_monotonic_ns() */
     enum telemetry_trigger trigger;
     const char *end;      /* "ok", "error", "trap", "timeout", ...: one of few */
     uint64_t duration_ns; /* from the request to its end */
@@ -146,6 +148,51 @@ struct telemetry_call {
     const struct trace_context *trace; /* an exemplar, when it is sampled; NULL: none */
 };
 void telemetry_call(struct telemetry *telemetry, const struct telemetry_call *call);
+
+/*
+ * Figures of functions, by version: since the node started, and of the last minutes.  A call costs
+ * nothing for them: its counters are the versions' own, and what they were is written down by the
+ * first call of a minute.
+ */
+enum {
+    TELEMETRY_BUCKETS = 20,       /* of durations; the last one has no bound */
+    TELEMETRY_ERRORS_MAX = 24,    /* kinds of errors; beyond them "other" */
+    TELEMETRY_WINDOW_MINUTES = 5, /* the recent time: so many, and what there is of this one */
+};
+
+struct telemetry_error_count {
+    char type[24]; /* "": none */
+    uint64_t count;
+};
+
+struct telemetry_counts {
+    uint64_t successes;
+    uint64_t cold_starts;
+    struct telemetry_error_count errors[TELEMETRY_ERRORS_MAX + 1];
+    uint64_t durations[TELEMETRY_BUCKETS]; /* of all calls, from the request to the end */
+    uint64_t runs[TELEMETRY_BUCKETS];      /* of those that ran: their own code */
+    uint64_t memory_sum;                   /* linear memory at the end, */
+    uint64_t memory_count;                 /* of so many */
+};
+
+struct telemetry_figures {
+    const char *function;
+    uint64_t version;   /* 0: those that were called longest ago, and for which there is no room */
+    uint64_t window_ms; /* how far back `recent` goes */
+    struct telemetry_counts total;
+    struct telemetry_counts recent;
+};
+
+/* Visit the versions of a project's functions that were called on this node, or of one function.
+ * Lent for the call; no lock is held in it. */
+void telemetry_each_figures(struct telemetry *telemetry, const char *project,
+                            const char *function_or_null, uint64_t now_ns,
+                            void (*visit)(const struct telemetry_figures *figures, void *context),
+                            void *context);
+/* How far back the recent time of a function goes that was not called. */
+uint64_t telemetry_window_ms(struct telemetry *telemetry, uint64_t now_ns);
+/* The upper bound of a bucket of durations, which has it itself; 0: it has none. */
+uint64_t telemetry_bound_us(size_t bucket);
 
 /* Prometheus text format, version 0.0.4, or OpenMetrics 1.0.0 with exemplars.  Whoever has more to
  * tell appends it; telemetry_write_end() is last. */
