@@ -27,7 +27,7 @@ OPERATION = re.compile(r'^OPERATION\((\w+),\s*(\w+),\s*"([^"]+)",\s*"([^"]+)"', 
 # public: anybody; member: who reads and runs functions, nodes carry that on for others; admin: clients and the
 # administrator of the machine; peer: nodes; stranger: anybody over TLS, who then shows a secret.
 EXPECTED = {
-    "blob_put": "member", "blob_get": "member", "function_list": "member", "function_get": "member", "function_forecast": "member", "function_delete": "member",
+    "blob_put": "member", "blob_get": "member", "function_list": "member", "function_get": "member", "function_forecast": "member", "function_usage": "member", "function_delete": "member",
     "version_create": "member", "version_list": "member", "version_get": "member", "version_delete": "member",
     "alias_set": "member", "invocation_create": "member", "log_get": "member", "operation_list": "member",
     "operation_get": "member", "operation_wait": "member", "operation_cancel": "member", "event_list": "member",

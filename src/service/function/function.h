@@ -223,6 +223,12 @@ int function_write_versions(struct function_service *service, const char *projec
 int function_write_version(struct function_service *service, const char *project, const char *name,
                            uint64_t version, struct buffer *out, struct error *err);
 
+/* As JSON (type FunctionUsageList), what the functions of a project, or one of them, do on this
+ * node; lent, later.  NOT_FOUND names the nearest, and `done` is not called. */
+typedef void function_used(const json_t *usage, void *context);
+int function_usage(struct function_service *service, const char *project, const char *name_or_null,
+                   function_used *done, void *context, struct error *err);
+
 /* What asynchronous calls of NAME[:WHICH] are to be given that ask for nothing else; as
  * function_policy_init() has it where there is no such function.  Main loop thread. */
 void function_read_policy(struct function_service *service, const char *project, const char *name,

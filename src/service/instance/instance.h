@@ -246,6 +246,23 @@ void instance_take_load(struct instance_service *service, struct loop *loop,
                                      void *context),
                         void *context);
 
+/* How it stands with a version of a function, on this node. */
+struct instance_census {
+    unsigned running; /* calls */
+    unsigned waiting; /* for an instance */
+    unsigned idle;    /* instances that its next calls find */
+    /* The first target of the same function whose instances these are, too; or its own place. */
+    size_t same_as;
+};
+
+/* Any thread: of each target (references are taken), those of a function beside each other; `done`
+ * gets as many, lent, on `loop`. */
+void instance_take_census(struct instance_service *service, struct instance_target *const *targets,
+                          size_t count, struct loop *loop,
+                          void (*done)(const struct instance_census *census, size_t count,
+                                       void *context),
+                          void *context);
+
 /* Any thread: nobody has `target` any more (its version was deleted, or its tier replaced), nor one
  * that shares its instances: they go. */
 void instance_forget(struct instance_service *service, struct instance_target *target);

@@ -252,6 +252,16 @@ void pool_take_load(struct pool *pool,
                                   void *context),
                     void *context);
 
+/* How it stands with a version of a function. */
+struct pool_look {
+    unsigned running; /* calls */
+    unsigned waiting;
+    unsigned idle; /* instances that it may use; others may, too, where they are in common */
+    const struct pool_image *image; /* NULL: none is known */
+};
+void pool_look(const struct pool *pool, const struct pool_request *request,
+               struct pool_look *ret_look);
+
 unsigned pool_runner_busy(const struct pool *pool, unsigned runner);
 unsigned pool_runner_images(const struct pool *pool, unsigned runner);
 

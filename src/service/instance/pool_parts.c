@@ -203,6 +203,24 @@ struct pool_image *pool_image_look(const struct pool *pool, const struct pool_re
     return image;
 }
 
+void pool_look(const struct pool *pool, const struct pool_request *request,
+               struct pool_look *ret_look)
+{
+    char key[KEY_SIZE];
+    write_key(request, key);
+    const struct pool_function *function = map_get(&pool->functions, key);
+    const struct pool_image *image = pool_image_look(pool, request);
+    *ret_look = (struct pool_look){.image = image};
+    if (function != NULL) {
+        ret_look->running = function->running;
+        ret_look->waiting = function->queued;
+    }
+    if (image != NULL) {
+        CHECK(image->busy <= image->instances);
+        ret_look->idle = image->instances - image->busy;
+    }
+}
+
 struct pool_image *pool_image_find(struct pool *pool, const struct pool_request *request)
 {
     struct pool_image *image = pool_image_look(pool, request);

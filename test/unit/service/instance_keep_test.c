@@ -318,6 +318,42 @@ TEST(instance_keep, load_is_the_most_at_once_since_it_was_taken)
     world_free(world);
 }
 
+static struct pool_look look_at(const struct world *world, uint64_t version,
+                                struct pool_settings settings)
+{
+    struct pool_look look;
+    pool_look(world->pool,
+              &(struct pool_request){
+                  .function = "f1", .image_id = "i1", .version = version, .settings = settings},
+              &look);
+    return look;
+}
+
+/* Goal: what runs and waits is a version's own; instances are those that it shares with others. */
+TEST(instance_keep, how_it_stands_with_a_version)
+{
+    struct world *world = world_new(2, 1);
+    struct pool_settings settings = {.idle_ms = 600000};
+    struct pool_look look = look_at(world, 1, settings);
+    EXPECT(look.running == 0 && look.waiting == 0 && look.idle == 0 && look.image == NULL);
+    struct call *a = call_with(world, 1, settings);
+    struct call *b = call_with(world, 1, settings);
+    struct call *c = call_with(world, 1, settings);
+    look = look_at(world, 1, settings);
+    EXPECT(look.running == 2 && look.waiting == 1 && look.idle == 0);
+    finish(world, a);
+    finish(world, b);
+    look = look_at(world, 1, settings);
+    EXPECT(look.running == 1 && look.waiting == 0 && look.idle == 1);
+    const struct pool_image *image = look.image;
+    look = look_at(world, 2, settings);
+    EXPECT(look.running == 0 && look.idle == 1 && look.image == image && image != NULL);
+    look = look_at(world, 2, (struct pool_settings){.idle_ms = 1});
+    EXPECT(look.idle == 0 && look.image == NULL);
+    finish(world, c);
+    world_free(world);
+}
+
 TEST(instance_keep, an_instance_ends_after_recycle_calls_and_recycle_ms)
 {
     struct world *world = world_new(2, 1);

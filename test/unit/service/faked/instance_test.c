@@ -348,3 +348,45 @@ TEST(instance, prepares_describes_and_forgets)
 {
     fake_world_run(2, 0, body_prepare);
 }
+
+static unsigned counted;
+
+/* Versions 3 and 4 of hello have the same code, other and another project do not. */
+static void on_census(const struct instance_census *census, size_t count, void *context)
+{
+    (void)context;
+    EXPECT(count == 4);
+    EXPECT(census[0].running == 1 && census[0].idle == 1 && census[0].same_as == 0);
+    EXPECT(census[1].running == 0 && census[1].idle == 1 && census[1].same_as == 0);
+    EXPECT(census[2].running == 0 && census[2].idle == 1 && census[2].same_as == 2);
+    EXPECT(census[3].running == 0 && census[3].idle == 0 && census[3].same_as == 3);
+    counted++;
+}
+
+static void body_census(void)
+{
+    struct seen seen[2];
+    EXPECT(begin(&seen[0], "", false));
+    fake_turn();
+    EXPECT(begin(&seen[1], "", false));
+    fake_end(fake_call(0), VMM_END_EXIT, 0, "");
+    struct instance_target others[3] = {fake_target, fake_target, fake_target};
+    struct instance_target *targets[] = {&fake_target, &others[0], &others[1], &others[2]};
+    others[0].version = 4;
+    memcpy(others[1].function, "other", 6);
+    memcpy(others[2].project, "elsewhere", 10);
+    memcpy(others[2].function, "other", 6);
+    const unsigned references = others[0].references;
+    instance_take_census(fake_instances, targets, 4, fake_loop, on_census, NULL);
+    fake_turn();
+    EXPECT(counted == 1);
+    for (int i = 0; i < 3; i++) {
+        EXPECT(others[i].references == references); /* given back */
+    }
+    fake_end(fake_call(1), VMM_END_EXIT, 0, "");
+}
+
+TEST(instance, counts_how_it_stands_with_each_version)
+{
+    fake_world_run(2, 0, body_census);
+}
