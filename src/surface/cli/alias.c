@@ -100,6 +100,47 @@ int verb_fn_alias_set(const struct arguments *arguments, struct error *err)
                       strchr(text, '=') == NULL ? "version " : "", text);
 }
 
+/* Its versions side by side, as what they have done in the last minutes. */
+int verb_fn_alias_get(const struct arguments *arguments, struct error *err)
+{
+    const char *name = arguments->words[0];
+    const char *alias = arguments->word_count > 1 ? arguments->words[1] : "live";
+    GATHERED_OWNED struct gathered gathered = {0};
+    JSON_OWNED json_t *function = NULL;
+    enum output output = OUTPUT_TABLE;
+    MEMORY_OWNED char *target = target_of(name, NULL, "");
+    int r = output_of(arguments, &output, err);
+    r = r < 0 ? r : request_json("GET", target, NULL, &function, err);
+    const char *text = target_in(function, alias);
+    if (r == 0 && text[0] == '\0') {
+        return error_set(err, ERROR_NOT_FOUND,
+                         "%.80s has no alias %.80s: blixard fn alias list %.80s", name, alias,
+                         name);
+    }
+    r = r < 0 ? r : usage_gather(name, &gathered, err);
+    if (r < 0) {
+        return r;
+    }
+    JSON_OWNED json_t *usage = usage_of(&gathered, name);
+    JSON_OWNED json_t *rows = usage_alias_rows(usage, text);
+    const json_t *sticky = json_object_get(json_object_get(function, "sticky"), alias);
+    JSON_OWNED json_t *document = json_pack(
+        "{s:s, s:s, s:s, s:O*, s:O, s:O, s:O, s:O}", "function", name, "alias", alias, "target",
+        text, "sticky", sticky, "window_ms", json_object_get(usage, "window_ms"), "versions", rows,
+        "nodes", json_object_get(usage, "nodes"), "silent", json_object_get(usage, "silent"));
+    if (output != OUTPUT_TABLE) {
+        print_document(document, output);
+        return 0;
+    }
+    static const struct column columns[] = {
+        {"alias", "alias", AS_TEXT}, {"version", "target", AS_TEXT}, {"sticky", "sticky", AS_TEXT}};
+    print_facts(document, columns, COUNT(columns));
+    usage_print_window(usage);
+    putchar('\n');
+    usage_print_versions(rows);
+    return 0;
+}
+
 int verb_fn_alias_list(const struct arguments *arguments, struct error *err)
 {
     JSON_OWNED json_t *function = NULL;

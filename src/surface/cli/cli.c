@@ -142,8 +142,9 @@ static int unknown_verb(const char *noun, const char *word, struct error *err)
     }
     if (noun[0] == '\0' && strcmp(word, "metrics") == 0) {
         return error_set(err, ERROR_INVALID,
-                         "metrics are for Prometheus, at /metrics of the API; see blixard vm top "
-                         "for machines, blixard trace list for requests");
+                         "metrics are for Prometheus, at /metrics of the API; see blixard fn top "
+                         "for functions, blixard vm top for machines, blixard trace list for "
+                         "requests");
     }
     const char *space = noun[0] != '\0' ? " " : "";
     const char *near = find_meant(word, candidates, count);

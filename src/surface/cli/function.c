@@ -26,6 +26,32 @@ enum { MODULE_MAX = 1 << 30, INPUT_MAX = 1 << 30 };
 
 #define COUNT(list) (sizeof(list) / sizeof((list)[0]))
 
+/* Looking at functions does not fail because nobody can say what they do. */
+static bool know_usage(const char *name_or_null, struct gathered *ret_gathered)
+{
+    struct error unknown = {0};
+    if (usage_gather(name_or_null, ret_gathered, &unknown) == 0) {
+        return true;
+    }
+    fprintf(stderr, "blixard: what it does is not known: %s\n", unknown.text);
+    return false;
+}
+
+static void add_usage(json_t *functions)
+{
+    GATHERED_OWNED struct gathered gathered = {0};
+    size_t index = 0;
+    json_t *function = NULL;
+    if (json_array_size(functions) == 0 || !know_usage(NULL, &gathered)) {
+        return;
+    }
+    json_array_foreach(functions, index, function)
+    {
+        json_object_set_new(function, "usage", usage_of(&gathered, json_text(function, "name")));
+    }
+    gathered_say_silent(gathered.silent, stderr);
+}
+
 int verb_fn_list(const struct arguments *arguments, struct error *err)
 {
     static const struct column columns[] = {
@@ -35,12 +61,39 @@ int verb_fn_list(const struct arguments *arguments, struct error *err)
         {"LANGUAGE", "version.language", AS_TEXT},
         {"TIER", "version.tier", AS_TEXT},
         {"ISOLATION", "version.isolation", AS_TEXT},
+        {"CALLS", "usage.calls", AS_TEXT},
+        {"ERRORS", "usage.failed", AS_TEXT},
+        {"P99", "usage.p99", AS_TEXT},
+        {"RUNNING", "usage.running", AS_TEXT},
         {"URL", "url", AS_TEXT},
     };
-    return print_target(arguments, "/v1/functions", "functions", columns, COUNT(columns), err);
+    JSON_OWNED json_t *document = NULL;
+    enum output output = OUTPUT_TABLE;
+    int r = output_of(arguments, &output, err);
+    r = r < 0 ? r : request_json("GET", "/v1/functions", NULL, &document, err);
+    if (r < 0) {
+        return r;
+    }
+    json_t *functions = json_object_get(document, "functions");
+    add_usage(functions);
+    if (output != OUTPUT_TABLE) {
+        print_document(document, output);
+        return 0;
+    }
+    size_t index = 0;
+    const json_t *function = NULL;
+    json_array_foreach(functions, index, function)
+    {
+        json_t *usage = json_object_get(function, "usage");
+        if (usage != NULL) {
+            usage_add_texts(usage);
+        }
+    }
+    print_table(functions, columns, COUNT(columns));
+    return 0;
 }
 
-int verb_fn_get(const struct arguments *arguments, struct error *err)
+static void print_function(const json_t *function)
 {
     static const struct column columns[] = {
         {"name", "name", AS_TEXT},
@@ -91,8 +144,34 @@ int verb_fn_get(const struct arguments *arguments, struct error *err)
         {"lacks", "version.lacks", AS_TEXT},
         {"created", "created_at", AS_TEXT},
     };
-    MEMORY_OWNED char *target = request_target("functions", arguments->words[0], "");
-    return print_target(arguments, target, NULL, columns, COUNT(columns), err);
+    print_facts(function, columns, COUNT(columns));
+}
+
+int verb_fn_get(const struct arguments *arguments, struct error *err)
+{
+    JSON_OWNED json_t *function = NULL;
+    GATHERED_OWNED struct gathered gathered = {0};
+    enum output output = OUTPUT_TABLE;
+    const char *name = arguments->words[0];
+    MEMORY_OWNED char *target = request_target("functions", name, "");
+    int r = output_of(arguments, &output, err);
+    r = r < 0 ? r : request_json("GET", target, NULL, &function, err);
+    if (r < 0) {
+        return r;
+    }
+    JSON_OWNED json_t *usage = know_usage(name, &gathered) ? usage_of(&gathered, name) : NULL;
+    if (output != OUTPUT_TABLE) {
+        if (usage != NULL) {
+            json_object_set(function, "usage", usage);
+        }
+        print_document(function, output);
+        return 0;
+    }
+    print_function(function);
+    if (usage != NULL) {
+        usage_print(usage, json_text(json_object_get(function, "aliases"), "live"));
+    }
+    return 0;
 }
 
 int verb_fn_versions(const struct arguments *arguments, struct error *err)

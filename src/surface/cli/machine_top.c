@@ -1,61 +1,23 @@
 /* `vm top`: what machines use, as rates between two looks. */
-#include <inttypes.h>
-#include <poll.h>
-#include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
-#include <termios.h>
-#include <unistd.h>
 
-#include "base/buffer.h"
-#include "base/clock.h"
 #include "base/json.h"
-#include "base/memory.h"
-#include "base/text.h"
 
 #include "surface/cli/private.h"
 
 #define COUNT(list) (sizeof(list) / sizeof((list)[0]))
 
-enum { FIRST_MS = 1000, EACH_MS = 2000, INTERRUPT = 3, END_OF_INPUT = 4 };
-
-/* ---- Looks ---- */
-
-struct look {
-    json_t *nodes; /* name: { measured_ms, machines: { name: MachineUsage } } */
-};
-
-static int ask(const char *node, void *context, struct error *err)
+static json_t *machine_of(const json_t *answer, const char *name)
 {
-    const struct look *look = context;
-    JSON_OWNED json_t *document = NULL;
-    BUFFER_OWNED struct buffer target = {0};
-    buffer_append_string(&target, "/v1/machine-usage");
-    request_add_query(&target, "node", node);
-    int r = request_json("GET", buffer_string(&target), NULL, &document, err);
-    if (r < 0) {
-        return r;
-    }
-    json_t *machines = json_object();
     size_t index = 0;
     json_t *machine = NULL;
-    json_array_foreach(json_object_get(document, "machines"), index, machine)
+    json_array_foreach(json_object_get(answer, "machines"), index, machine)
     {
-        const char *name = json_string_value(json_object_get(machine, "name"));
-        if (name != NULL) {
-            json_object_set(machines, name, machine);
+        if (strcmp(json_text(machine, "name"), name) == 0) {
+            return machine;
         }
     }
-    json_object_set_new(look->nodes, node,
-                        json_pack("{s:O?, s:o}", "measured_ms",
-                                  json_object_get(document, "measured_ms"), "machines", machines));
-    return 0;
-}
-
-static int look_around(const json_t *names, struct look *ret_look, struct error *err)
-{
-    *ret_look = (struct look){json_object()};
-    return everywhere_ask(names, ask, ret_look, err);
+    return NULL;
 }
 
 static json_int_t number(const json_t *object, const char *key)
@@ -108,70 +70,28 @@ static json_t *row_of(const char *node, const char *name, const json_t *was, con
     return row;
 }
 
-static json_t *compare(const struct look *before, const struct look *now)
+static json_t *compare(const json_t *before, const json_t *now, const void *context)
 {
     json_t *rows = json_array();
     const char *node = NULL;
     json_t *seen = NULL;
-    json_object_foreach(now->nodes, node, seen)
+    (void)context;
+    json_object_foreach((json_t *)(uintptr_t)now, node, seen)
     {
-        const json_t *then = json_object_get(before->nodes, node);
+        const json_t *then = json_object_get(before, node);
         json_int_t elapsed_ms = number(seen, "measured_ms") - number(then, "measured_ms");
-        const char *name = NULL;
+        size_t index = 0;
         json_t *machine = NULL;
-        json_object_foreach(json_object_get(seen, "machines"), name, machine)
+        json_array_foreach(json_object_get(seen, "machines"), index, machine)
         {
-            const json_t *was = json_object_get(json_object_get(then, "machines"), name);
-            insert(rows, row_of(node, name, was, machine, elapsed_ms));
+            const char *name = json_text(machine, "name");
+            insert(rows, row_of(node, name, machine_of(then, name), machine, elapsed_ms));
         }
     }
     return rows;
 }
 
-/* ---- The screen ---- */
-
-static struct termios terminal_before;
-static bool terminal_is_changed;
-
-static void restore_terminal(void)
-{
-    if (terminal_is_changed) {
-        tcsetattr(STDIN_FILENO, TCSADRAIN, &terminal_before);
-        terminal_is_changed = false;
-    }
-}
-
-/* Keys come as they are pressed, Ctrl-C as well. */
-static void take_keys(void)
-{
-    if (tcgetattr(STDIN_FILENO, &terminal_before) == 0) {
-        struct termios changed = terminal_before;
-        changed.c_lflag &= ~(tcflag_t)(ICANON | ECHO | ISIG);
-        terminal_is_changed = tcsetattr(STDIN_FILENO, TCSADRAIN, &changed) == 0;
-        atexit(restore_terminal);
-    }
-}
-
-/* Until it is time for the next look; true: a key ends it. */
-static bool wait_for_key(int wait_ms, bool has_keys)
-{
-    uint64_t until_ms = clock_monotonic_ms() + (uint64_t)wait_ms;
-    struct pollfd input = {.fd = STDIN_FILENO, .events = POLLIN};
-    for (;;) {
-        uint64_t now_ms = clock_monotonic_ms();
-        int left_ms = now_ms < until_ms ? (int)(until_ms - now_ms) : 0;
-        if (poll(&input, has_keys ? 1 : 0, left_ms) <= 0) {
-            return false;
-        }
-        char key = 0;
-        ssize_t got = read(STDIN_FILENO, &key, 1);
-        if (got <= 0 || key == 'q' || key == 'Q' || key == INTERRUPT || key == END_OF_INPUT) {
-            return true;
-        }
-    }
-}
-
-static void show(const json_t *rows, enum output output, bool is_live)
+int verb_vm_top(const struct arguments *arguments, struct error *err)
 {
     static const struct column columns[] = {
         {"NAME", "name", AS_TEXT},
@@ -186,50 +106,23 @@ static void show(const json_t *rows, enum output output, bool is_live)
         {"RECEIVED/S", "received_bytes_per_second", AS_BYTES},
         {"SENT/S", "sent_bytes_per_second", AS_BYTES},
     };
-    if (is_live) {
-        printf("\033[H\033[J");
-    }
-    if (output == OUTPUT_TABLE) {
-        print_table(rows, columns, COUNT(columns));
-    } else {
-        JSON_OWNED json_t *document = json_pack("{s:O}", "machines", rows);
-        print_document(document, output);
-    }
-    if (is_live) {
-        printf("\nq ends\n");
-    }
-    print_flush();
-}
-
-int verb_vm_top(const struct arguments *arguments, struct error *err)
-{
-    JSON_OWNED json_t *names = NULL;
-    struct look before = {0};
-    enum output output = OUTPUT_TABLE;
-    int r = output_of(arguments, &output, err);
-    r = r < 0 ? r : everywhere_nodes(flag_value(arguments, "node"), &names, err);
-    bool is_live = flag_value(arguments, "once") == NULL && output == OUTPUT_TABLE &&
-        isatty(STDIN_FILENO) && isatty(STDOUT_FILENO);
-    r = r < 0 ? r : look_around(names, &before, err);
-    if (r == 0 && is_live) {
-        take_keys();
-    }
-    bool is_over = false;
-    for (int wait_ms = FIRST_MS; r == 0 && !is_over; wait_ms = EACH_MS) {
-        struct look now = {0};
-        if (wait_for_key(wait_ms, is_live)) {
-            break;
-        }
-        r = look_around(names, &now, err);
-        if (r == 0) {
-            JSON_OWNED json_t *rows = compare(&before, &now);
-            show(rows, output, is_live);
-        }
-        json_decref(before.nodes);
-        before = now;
-        is_over = !is_live;
-    }
-    json_decref(before.nodes);
-    restore_terminal();
-    return r;
+    static const struct top_order orders[] = {
+        {"name", NULL},
+        {"cpu", "cpu_percent"},
+        {"memory", "resident_bytes"},
+        {"read", "read_bytes_per_second"},
+        {"written", "written_bytes_per_second"},
+        {"received", "received_bytes_per_second"},
+        {"sent", "sent_bytes_per_second"},
+        {NULL, NULL},
+    };
+    static const struct top top = {
+        .path = "/v1/machine-usage",
+        .member = "machines",
+        .compare = compare,
+        .columns = columns,
+        .column_count = COUNT(columns),
+        .orders = orders,
+    };
+    return top_run(arguments, &top, err);
 }

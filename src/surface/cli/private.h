@@ -5,6 +5,7 @@
 #include <jansson.h>
 #include <stdbool.h>
 #include <stdint.h>
+#include <stdio.h>
 
 #include "base/buffer.h"
 #include "base/embed.h"
@@ -214,6 +215,38 @@ int everywhere_ask(const json_t *names,
                    int (*ask)(const char *node, void *context, struct error *err), void *context,
                    struct error *err);
 
+/* The same document of each node, all asked at once; who does not answer soon is left out, and
+ * named.  Fails where nobody answers.  End it with gathered_done() in any case. */
+struct gathered {
+    json_t *answers; /* NODE: its document */
+    json_t *silent;  /* [{node, reason}] */
+};
+int gather(const char *node_or_null, const char *path, struct gathered *ret_gathered,
+           struct error *err);
+void gathered_done(struct gathered *gathered);
+#define GATHERED_OWNED __attribute__((cleanup(gathered_done)))
+/* A line for each: that it is not counted, and why. */
+void gathered_say_silent(const json_t *silent, FILE *file);
+
+/* ---- function_usage.c: what functions do, on all nodes ---- */
+
+/* FunctionUsageLists, of all functions or of one. */
+int usage_gather(const char *name_or_null, struct gathered *ret_gathered, struct error *err);
+/* Of one function, summed: the members of figures_write(), running, waiting, idle, window_ms;
+ * `versions` with the same, `nodes` and `silent`.  The caller's, as all of these. */
+json_t *usage_of(const struct gathered *gathered, const char *name);
+/* A row for each version that an alias points to ("3", "v7=90 v8=10"), called or not; with its
+ * weight and share_percent. */
+json_t *usage_alias_rows(const json_t *usage, const char *target);
+/* Texts for people: p50, p99, run_p50, run_p99, failed. */
+void usage_add_texts(json_t *row);
+/* Lines beside those of the function, and a table where it has several versions. */
+void usage_print(const json_t *usage, const char *live);
+/* The recent time, and whose it is. */
+void usage_print_window(const json_t *usage);
+/* Rows of versions, as a table. */
+void usage_print_versions(const json_t *rows);
+
 /* ---- operation.c ---- */
 
 /* When --timeout is over, by clock_monotonic_ms(); UINT64_MAX where it is not given. */
@@ -284,6 +317,28 @@ void print_known_facts(const json_t *document, const struct column *columns, uns
 int print_target(const struct arguments *arguments, const char *target, const char *rows_or_null,
                  const struct column *columns, unsigned count, struct error *err);
 
+/* ---- top.c: what is used, as rates between two looks ---- */
+
+/* What --sort is: the most of a field first, or (NULL) the order that rows come in. */
+struct top_order {
+    const char *name;
+    const char *field;
+};
+
+struct top {
+    const char *path;   /* that each node is asked for */
+    const char *member; /* of documents */
+    /* Of the answers of two looks, {NODE: document}, a row for each thing; the caller's. */
+    json_t *(*compare)(const json_t *before, const json_t *now, const void *context);
+    const void *context;
+    /* Texts of a row for people, added to it; NULL: it has them all. */
+    void (*add_texts)(json_t *row);
+    const struct column *columns;
+    unsigned column_count;
+    const struct top_order *orders; /* ends with a NULL name */
+};
+int top_run(const struct arguments *arguments, const struct top *top, struct error *err);
+
 /* ---- The verbs' rooms ---- */
 
 int verb_fn_new(const struct arguments *arguments, struct error *err);
@@ -293,6 +348,7 @@ int verb_fn_run(const struct arguments *arguments, struct error *err);
 int verb_fn_optimize(const struct arguments *arguments, struct error *err);
 int verb_fn_deploy(const struct arguments *arguments, struct error *err);
 int verb_fn_invoke(const struct arguments *arguments, struct error *err);
+int verb_fn_top(const struct arguments *arguments, struct error *err);
 int verb_fn_list(const struct arguments *arguments, struct error *err);
 int verb_fn_get(const struct arguments *arguments, struct error *err);
 int verb_fn_forecast(const struct arguments *arguments, struct error *err);
@@ -352,6 +408,7 @@ int verb_invocation_cancel(const struct arguments *arguments, struct error *err)
 int verb_invocation_logs(const struct arguments *arguments, struct error *err);
 int verb_invocation_redrive(const struct arguments *arguments, struct error *err);
 int verb_fn_alias_set(const struct arguments *arguments, struct error *err);
+int verb_fn_alias_get(const struct arguments *arguments, struct error *err);
 int verb_fn_alias_list(const struct arguments *arguments, struct error *err);
 int verb_fn_alias_history(const struct arguments *arguments, struct error *err);
 int verb_fn_alias_delete(const struct arguments *arguments, struct error *err);

@@ -65,6 +65,14 @@
         "no-wait", 0, NULL, NULL, "Print the operation's id instead of waiting for its end." \
     }
 
+/* What verbs that show rates again and again share. */
+#define TOP_FLAGS                                                                        \
+    {"once", 0, NULL, NULL, "Once, over a second, as where the output is no terminal."}, \
+    {                                                                                    \
+        "interval", 0, "DURATION", NULL,                                                 \
+            "How long between two looks (default 2s; with --once 1s)."                   \
+    }
+
 #define FLAGS(...) ((const struct flag[]){__VA_ARGS__, {NULL, 0, NULL, NULL, NULL}})
 
 static const struct flag deploy_flags[] = {
@@ -246,12 +254,25 @@ const struct verb cli_verbs[] = {
      "  blixard fn invoke hello --verbose - < photo.jpg > small.jpg\n"
      "  blixard fn invoke mail --async --idempotency-key order-17 --file order.json\n",
      verb_fn_invoke},
-    {"fn", "list", "", 0, 0, NULL, "List functions.", "  blixard fn list\n", verb_fn_list},
+    {"fn", "list", "", 0, 0, NULL,
+     "List functions, with calls and errors of the last five minutes.", "  blixard fn list\n",
+     verb_fn_list},
     {"fn", "get", "NAME", 1, 1, NULL,
-     "Show a function: its live version, tier, isolation, limits and cost.",
+     "Show a function: its live version, tier, isolation, limits and cost; and what it did in the "
+     "last five minutes and does now, on all nodes.",
      "  blixard fn get hello\n"
      "  blixard fn get hello --output yaml\n",
      verb_fn_get},
+    {"fn", "top", "[NAME]", 0, 1,
+     FLAGS(TOP_FLAGS,
+           {"sort", 0, "FIELD", "name calls errors cold p50 p99 running waiting idle memory",
+            "The most first (default: by name)."},
+           {"node", 0, "NODE", NULL, "What they do on one node (default: on all, summed)."}),
+     "Show what functions do, or the versions of one, again and again; q ends it.",
+     "  blixard fn top --sort calls\n"
+     "  blixard fn top hello --interval 500ms\n"
+     "  blixard fn top --once --output json\n",
+     verb_fn_top},
     {"fn", "versions", "NAME", 1, 1, NULL, "List the versions of a function, newest first.",
      "  blixard fn versions hello\n", verb_fn_versions},
     {"fn", "forecast", "NAME", 1, 1,
@@ -269,6 +290,12 @@ const struct verb cli_verbs[] = {
      "  blixard fn alias set hello live 1\n"
      "  blixard fn alias set hello live v7=90 v8=10 --sticky header:X-User\n",
      verb_fn_alias_set},
+    {"fn alias", "get", "NAME [ALIAS]", 1, 2, NULL,
+     "Show the versions that an alias (default live) points to side by side: calls, errors and "
+     "durations of the last five minutes, on all nodes.",
+     "  blixard fn alias get hello\n"
+     "  blixard fn alias get hello beta --output json\n",
+     verb_fn_alias_get},
     {"fn alias", "list", "NAME", 1, 1, NULL, "List the aliases of a function.",
      "  blixard fn alias list hello\n", verb_fn_alias_list},
     {"fn alias", "history", "NAME [ALIAS]", 1, 2, NULL,
