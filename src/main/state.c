@@ -152,6 +152,7 @@ int state_start_store(struct node *node, struct error *err)
     if (r < 0) {
         cluster_stop(node->cluster);
         store_close(node->store);
+        node->store = NULL; /* who ends what has begun looks whether there is one */
     }
     return r;
 }
