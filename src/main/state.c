@@ -13,7 +13,11 @@
 
 #include "main/subsystems.h"
 
-enum { WAIT_SAID_EVERY_MS = 10000 };
+enum {
+    WAIT_SAID_EVERY_MS = 10000,
+    LEADERLESS_MS =
+        5000, /* longer than an election, and than others pause before they dial again */
+};
 
 static void end(struct node *node, const struct error *error)
 {
@@ -97,6 +101,27 @@ static int wait_until_current(struct node *node, struct error *err)
     return r;
 }
 
+/*
+ * The others went on while this node was away: before anybody asks it, it has what they
+ * acknowledged.  Where nobody leads there is nothing to wait for: it serves what it has, as those
+ * do that were there all the time.
+ */
+static int catch_up(struct node *node, struct error *err)
+{
+    struct error late = {0};
+    daemon_notify("EXTEND_TIMEOUT_USEC=120000000");
+    int r = store_catch_up(node->store, LEADERLESS_MS, &late);
+    if (r == -ERROR_UNAVAILABLE) {
+        log_warn(
+            "the state may be older than that of the others: %s; this node serves what it has, "
+            "and catches up when somebody leads",
+            late.text);
+        return 0;
+    }
+    *err = r < 0 ? late : *err;
+    return r;
+}
+
 struct upgrade {
     struct node *node;
     struct error error;
@@ -147,8 +172,12 @@ int state_start_store(struct node *node, struct error *err)
         return r;
     }
     cluster_attach(node->cluster, node->store);
-    r = cluster_is_member(node->cluster) ? wait_until_current(node, err)
-                                         : bring_up_to_date(node, err);
+    if (cluster_is_member(node->cluster)) {
+        r = wait_until_current(node, err);
+        r = r < 0 ? r : catch_up(node, err);
+    } else {
+        r = bring_up_to_date(node, err);
+    }
     if (r < 0) {
         cluster_stop(node->cluster);
         store_close(node->store);

@@ -175,6 +175,64 @@ int store_wait(struct store *store, uint64_t timeout_ms, struct error *err)
     return check_schema(store, err);
 }
 
+struct catch_up {
+    struct store *store;
+    struct error error;
+    bool is_over;
+    bool is_left; /* nobody waits for it any more */
+};
+
+static void on_caught_up(const struct error *error, void *context)
+{
+    struct catch_up *catch_up = context;
+    if (catch_up->is_left) {
+        free(catch_up);
+        return;
+    }
+    catch_up->error = error != NULL ? *error : (struct error){0};
+    catch_up->is_over = true;
+    store_stir(catch_up->store);
+}
+
+/* Until the barrier is through, or nothing speaks for it coming through any more. */
+static void wait_for_barrier(struct catch_up *catch_up, uint64_t leaderless_ms)
+{
+    struct store *store = catch_up->store;
+    uint64_t led_ms = store_now_ms(store);
+    struct loop_timer *late = loop_timer_new(store->loop, on_late, store);
+    while (!catch_up->is_over && store->failure.kind == ERROR_NONE &&
+           store_now_ms(store) - led_ms < leaderless_ms && !loop_is_stopping(store->loop)) {
+        loop_timer_start(late, STORE_TICK_MS);
+        store_run(store);
+        led_ms = store->leader_id != 0 ? store_now_ms(store) : led_ms;
+    }
+    loop_timer_free(late);
+}
+
+int store_catch_up(struct store *store, uint64_t leaderless_ms, struct error *err)
+{
+    struct catch_up *catch_up = NEW(struct catch_up);
+    catch_up->store = store;
+    store_barrier(store, on_caught_up, catch_up);
+    wait_for_barrier(catch_up, leaderless_ms);
+    if (!catch_up->is_over) {
+        catch_up->is_left = true; /* its end, which comes, frees it */
+        if (store->failure.kind != ERROR_NONE) {
+            return store_folder_error(store, err);
+        }
+        return loop_is_stopping(store->loop)
+            ? error_set(err, ERROR_CANCELLED, "the node was stopped while it caught up")
+            : error_set(err, ERROR_UNAVAILABLE, "nobody leads the servers");
+    }
+    struct error error = catch_up->error;
+    free(catch_up);
+    if (error.kind != ERROR_NONE) {
+        *err = error;
+        return -(int)error.kind;
+    }
+    return check_schema(store, err);
+}
+
 /* A log that has less than what was acknowledged has lost something. */
 static int check_acknowledged(struct store *store, struct error *err)
 {

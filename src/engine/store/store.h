@@ -86,6 +86,13 @@ int store_open(struct loop *loop, const struct store_options *options, struct st
  * state is of a newer version.
  */
 int store_wait(struct store *store, uint64_t timeout_ms, struct error *err);
+
+/*
+ * Run the loop until what any node acknowledged before this call is here.  UNAVAILABLE when nobody
+ * leads for `leaderless_ms`, or who leads gives no answer in time: what is here may be old then.
+ * CANCELLED when the loop was stopped; otherwise the failure of the state.
+ */
+int store_catch_up(struct store *store, uint64_t leaderless_ms, struct error *err);
 void store_close(struct store *store); /* waits for what is being written */
 
 /*

@@ -522,6 +522,56 @@ TEST(store_many, a_read_barrier_sees_what_was_acknowledged_elsewhere)
 }
 
 /*
+ * Goal: a node that comes back has what was acknowledged meanwhile before it is asked.  Method: a
+ * server and a worker end, others write, and both are opened again: what they had is a state to go
+ * on with, and not the one that they end up with.
+ */
+TEST(store_many, who_comes_back_catches_up_before_it_serves)
+{
+    struct many many;
+    struct error err = {0};
+    begin_three(&many);
+    open_member(&many, 3, STORE_WORKER, true);
+    EXPECT(store_wait(many.members[3].store, PATIENCE_MS, &err) == 0);
+    uint64_t last = write_at(&many, 0, 1);
+    wait_until(&many, is_even, &last);
+    unsigned away = leader_of(&many) == 1 ? 2 : 1;
+    close_member(&many, away);
+    close_member(&many, 3);
+    for (unsigned i = 0; i < 20; i++) {
+        last = write_at(&many, 0, 2 + i);
+    }
+    open_member(&many, away, STORE_SERVER, true);
+    EXPECT(store_wait(many.members[away].store, PATIENCE_MS, &err) == 0);
+    EXPECT(store_index(many.members[away].store) < last);
+    EXPECT(store_catch_up(many.members[away].store, PATIENCE_MS, &err) == 0);
+    EXPECT(store_index(many.members[away].store) >= last);
+    open_member(&many, 3, STORE_WORKER, true);
+    EXPECT(store_wait(many.members[3].store, PATIENCE_MS, &err) == 0);
+    EXPECT(store_catch_up(many.members[3].store, PATIENCE_MS, &err) == 0);
+    EXPECT(store_index(many.members[3].store) >= last);
+    EXPECT_STRING(err.text, "");
+    end(&many);
+}
+
+/* Nobody leads: whoever would catch up is told so, and has what it had. */
+TEST(store_many, who_comes_back_alone_does_not_wait_for_a_leader)
+{
+    struct many many;
+    struct error err = {0};
+    begin_three(&many);
+    uint64_t last = write_at(&many, 0, 1);
+    wait_until(&many, is_even, &last);
+    for (unsigned i = 0; i < 3; i++) {
+        close_member(&many, i);
+    }
+    open_member(&many, 1, STORE_SERVER, true);
+    EXPECT(store_catch_up(many.members[1].store, 1000, &err) == -ERROR_UNAVAILABLE);
+    EXPECT(count_at(&many, 1) == 1);
+    end(&many);
+}
+
+/*
  * Goal: a node that ends is not held up by a leader that nobody is any more.  Method: of three
  * servers two are gone; what was asked before the end was expected, and what is asked after it, is
  * answered while whoever expects no end still waits.
