@@ -2,11 +2,12 @@
 import contextlib
 import unittest
 
-from cluster import READY_SECONDS, Cluster
+from cluster import PORT, READY_SECONDS, Cluster
 
 PLAIN_ONLY = "the time goes to waiting for elections and for nodes that begin again"
 
 ARGUMENTS = ["--isolation", "process"]
+GIVEN_UP_SECONDS = 10  # TCP itself would be told to at half a minute, which is more than this and what a lost node takes
 KEY = "/v1/kv/test/newest"
 
 
@@ -23,6 +24,16 @@ def wait_waiting(server):
     server.notify.settimeout(READY_SECONDS)
     while b"EXTEND_TIMEOUT" not in server.notify.recv(4096):
         pass
+
+
+def health_of(view, server):
+    return next(node["health"] for node in view["nodes"] if node["name"] == server.name)
+
+
+def unconfirmed(server, other):
+    """Connections of a node with another that have something on them which the other has not confirmed."""
+    said = server.host.run("ss", "-Htn", "state", "established", "dst", other.host.address, "dport", "=", f":{PORT}")
+    return [line for line in said.splitlines() if int(line.split()[1]) > 0]
 
 
 class Restarted(unittest.TestCase):
@@ -66,6 +77,23 @@ class Restarted(unittest.TestCase):
             worker.start(env={"MALLOC_PERTURB_": "165"})  # what is freed is not what it was
             wait_waiting(worker)
             self.assertEqual(worker.stop(), 0, worker.said())
+
+
+class Unplugged(unittest.TestCase):
+    def test_no_connection_of_before_is_waited_for_when_a_cable_is_in_again(self):
+        """TCP repeats what is not confirmed after ever longer pauses, so that servers would go on for as long as the cable was out without
+        the one that is back.  They have given up what they said to it before it even counts as lost, and begin anew."""
+        with Cluster(3, "cable", ARGUMENTS) as cluster:
+            cluster.form()
+            leader = cluster.leader()
+            away = next(server for server in cluster.servers if server is not leader)
+            away.host.unplug()
+            leader.until(lambda view: health_of(view, away) == "lost", "node that is lost")
+            leader.until(lambda view: not unconfirmed(leader, away), "end of the connections with it", GIVEN_UP_SECONDS)
+            newest = write_many(leader, 10)
+            away.host.plug()
+            away.until(lambda view: away.get("/v1/kv/test/newest?consistency=linearizable") == newest, "newest value")
+            cluster.settled()
 
 
 if __name__ == "__main__":

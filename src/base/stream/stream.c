@@ -513,6 +513,15 @@ static void tune(struct stream *stream)
     stream_address_format(&socket, stream->address);
 }
 
+void stream_set_dead(struct stream *stream, unsigned dead_ms)
+{
+    int fd = -1;
+    CHECK(dead_ms > 0);
+    if (stream->uv.handle.type == UV_TCP && uv_fileno(&stream->uv.handle, &fd) == 0) {
+        setsockopt(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &dead_ms, sizeof(dead_ms));
+    }
+}
+
 void stream_shake(struct stream *stream, struct tls_session *owned_session,
                   void (*on_ready)(struct stream *stream, const struct error *error, void *context),
                   void *context)

@@ -4,7 +4,7 @@
  * A stream belongs to one loop; everything here is called on that loop's thread, and no callback
  * comes from inside a call of this door.  What is written is copied and goes out in order.  Nagle
  * is off; over TCP a peer that gives no sign of life, or takes nothing of what waits for it, for
- * STREAM_DEAD_MS is gone (UNAVAILABLE).
+ * STREAM_DEAD_MS is gone (UNAVAILABLE), sooner where stream_set_dead() says so.
  *
  * A stream through TLS ends in order only with TLS's own notice of the end (RFC 8446, 6.1): one
  * that is cut off is told as UNAVAILABLE, never as an end.  In the clear the two look the same.
@@ -51,6 +51,13 @@ void stream_append(struct stream *stream, const void *bytes, size_t length);
 
 /* Bytes that the peer's kernel has not taken. */
 size_t stream_waiting(const struct stream *stream);
+
+/*
+ * A peer that has confirmed nothing of what was sent to it for so long is gone, also if all of it
+ * is with the kernel: TCP sends it again after ever longer pauses, and where the cable was out for
+ * a quarter of a minute and is in again, that is as long once more.  Of unix sockets: nothing.
+ */
+void stream_set_dead(struct stream *stream, unsigned dead_ms);
 
 /* Back-pressure: stop and continue the flow of on_data (and of on_end, which comes after it). */
 void stream_pause(struct stream *stream);

@@ -2,8 +2,9 @@
  * Connections with other nodes: one stream per (node, lane) that this node dialed, for what it
  * says, and those that the others dialed, for what they say and what answers it.
  *
- * A connection is made when something is to be said, and again after ever longer pauses.  One on
- * which nothing moves is given up: behind a partition TCP itself would take minutes.
+ * A connection is made when something is to be said, and again after ever longer pauses, or when
+ * the other has come by itself.  One on which nothing moves is given up, here and in the kernel:
+ * behind a partition TCP itself would take minutes, and as long again when that is over.
  */
 #include <string.h>
 
@@ -410,6 +411,7 @@ void store_dialed(struct store *store, uint64_t id, unsigned lane, struct stream
     link->failures = 0;
     link->stalled_ms = 0;
     link->stream = owned_stream;
+    stream_set_dead(owned_stream, STALL_MS);
     link->version = WIRE_OLDEST; /* until the other has answered */
     stream_start(owned_stream, &events, link);
     say_hello(link);
@@ -426,6 +428,19 @@ void store_dialed(struct store *store, uint64_t id, unsigned lane, struct stream
     }
 }
 
+/* Who reaches this node is reached from here: no pause before the next dial. */
+static void expect_reached(struct store *store, uint64_t id)
+{
+    LIST_EACH(node, &store->links)
+    {
+        struct link *link = LIST_ITEM(node, struct link, link);
+        if (link->id == id && !link->is_inbound && link->stream == NULL && !link->is_refused) {
+            link->failures = 0;
+            link->retry_ms = 0;
+        }
+    }
+}
+
 void store_accept(struct store *store, uint64_t id, struct stream *owned_stream)
 {
     CHECK(loop_is_mine(store->loop));
@@ -433,8 +448,10 @@ void store_accept(struct store *store, uint64_t id, struct stream *owned_stream)
         stream_close(owned_stream);
         return;
     }
+    expect_reached(store, id);
     struct link *link = link_new(store, id, 0, true);
     link->stream = owned_stream;
+    stream_set_dead(owned_stream, STALL_MS);
     stream_start(owned_stream, &events, link);
 }
 

@@ -167,6 +167,23 @@ TWICE(ends_after_all_that_was_written)
     pair_end(&pair);
 }
 
+/*
+ * Goal: whoever waits less for a peer than others do is told its end sooner.  Method: a reader that
+ * never reads; without it the test would take half a minute, and is ended before.
+ */
+TWICE(gives_up_a_peer_that_confirms_nothing)
+{
+    struct pair pair;
+    pair_begin(&pair, server_tls, NULL);
+    pair_connect(&pair, &(struct stream_dial_options){.tls = client_tls});
+    stream_set_dead(pair.client.stream, 100);
+    pair.server.pause_after = 1;
+    write_big(pair.client.stream);
+    RUN_UNTIL(&pair, pair.client.ended);
+    EXPECT(pair.client.error.kind == ERROR_UNAVAILABLE);
+    pair_end(&pair);
+}
+
 static void on_quiet_data(const void *bytes, size_t length, void *context)
 {
     struct stream **stream = context;
