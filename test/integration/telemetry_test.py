@@ -186,7 +186,8 @@ class Export(unittest.TestCase):
             finally:
                 one.stop()
             spans = [span for span in other.spans if span["trace_id"].startswith(trace[:28])]
-            self.assertEqual(len(spans), 2700)
+            self.assertEqual(len({span["span_id"] for span in spans if span["kind"] == 2}), 900)
+            self.assertGreaterEqual(len(spans), 2700)  # a call that had to wait for its instance has one more
             self.assertEqual([status for _, _, status in other.requests], [429, 200, 200, 200, 200])
 
     def test_the_log_has_what_a_collector_says(self):
