@@ -12,7 +12,7 @@ import threading
 import unittest
 
 from cluster import Cluster
-from node import BUILD
+from node import BUILD, QUICK
 
 SOURCE = r"""
 #include <stdio.h>
@@ -158,9 +158,9 @@ class OneNode(unittest.TestCase):
         try:
             while (usage := document("fn", "get", "busy")["usage"])["waiting"] != 1 or usage["running"] != 1:
                 pass
-            self.assertEqual((usage["calls"], usage["idle"]), (0, 0))
+            self.assertEqual(usage["calls"], 0)
             self.assertEqual(facts(cli("fn", "get", "busy"))["calls now"], "1 running, 1 waiting")
-            self.assertEqual(facts(cli("fn", "get", "busy"))["instances"], "1 busy, 0 idle")
+            self.assertRegex(facts(cli("fn", "get", "busy"))["instances"], "^1 busy, ")  # one more may be made ready for the next call
             (row,) = [row for row in document("fn", "top")["functions"] if row["name"] == "busy"]
             self.assertEqual((row["running"], row["waiting"], row["calls"]), (1, 1, 0))
         finally:
@@ -257,7 +257,7 @@ class Terminal(unittest.TestCase):
 
 class TwoNodes(unittest.TestCase):
     def test_nodes_are_summed_and_who_is_silent_is_named(self):
-        with Cluster(2, "figures") as cluster:
+        with Cluster(2, "figures", QUICK) as cluster:
             cluster.form()
             one, two = cluster.servers
             one.deploy("both", module.read_bytes())
@@ -279,9 +279,9 @@ class TwoNodes(unittest.TestCase):
             self.assertEqual([row["calls"] for row in both["versions"]], [7])
             self.assertRegex(facts(one.cli("fn", "get", "both"))["figures"], "; of 2 nodes$")
             top = json.loads(one.cli("fn", "top", "--output", "json"))
-            self.assertEqual((top["functions"][0]["idle"], top["silent"]), (both["idle"], []))
+            self.assertEqual(([row["name"] for row in top["functions"]], top["silent"]), (["both"], []))
             (here,) = json.loads(one.cli("fn", "top", "--node", "n2", "--output", "json"))["functions"]
-            self.assertLess(here["idle"], both["idle"])
+            self.assertLessEqual(here["idle"], both["idle"])
 
             two.pause()  # as it is when its machine hangs: connections stay, and nobody answers
             alone = usage()
