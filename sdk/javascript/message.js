@@ -288,7 +288,8 @@
         for (const variable of Object.keys(environment)) {
             const known = fieldNames.get(variable);
             const name = known === undefined ? fieldName(variable) : known;
-            if (name !== null && (environment[variable] !== "" || known === undefined)) map.set(name, environment[variable]);
+            const isSaid = environment[variable] !== "" || variable.startsWith("HTTP_"); // an empty field is one
+            if (name !== null && isSaid) map.set(name, environment[variable]);
         }
         return headersOf(map);
     }

@@ -217,8 +217,9 @@ class JavaScript(Claims, Signed, unittest.TestCase):
     def test_scripts_find_what_the_web_has(self):
         """The script looks for itself: see there."""
         node.cli("fn", "deploy", "web-interfaces", shutil.copytree(ROOT / "test/guests/web", pathlib.Path(folder.name) / "web-interfaces"))
-        status, text, _ = self.ask("/", "POST", b"hello world!", {"Content-Type": "text/plain"}, name="web-interfaces")
-        self.assertEqual((status, json.loads(text)), (200, {"tests": 9, "failures": []}))
+        for _ in range(2):  # the second finds what the first has left in the instance
+            status, text, _ = self.ask("/", "POST", b"hello world!", {"Content-Type": "text/plain", "X-Empty": ""}, name="web-interfaces")
+            self.assertEqual((status, json.loads(text)), (200, {"tests": 9, "failures": []}))
 
     def test_fetch_is_the_web_s(self):
         ask = lambda name: self.lines(f"/web/{name}?{web.url}")

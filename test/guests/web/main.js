@@ -198,8 +198,8 @@ export default async function (request) {
             failures.push(`${name}: ${error}\n${error.stack}`);
         }
     }
-    same("asked", [request.method, new URL(request.url).pathname.slice(0, 4), request.headers.get("content-type"), request.headers.get("none")],
-         ["POST", "/fn/", "text/plain", null]);
+    same("asked", [request.method, new URL(request.url).pathname.slice(0, 4), request.headers.get("content-type"), request.headers.get("x-empty"),
+                   request.headers.get("none")], ["POST", "/fn/", "text/plain", "", null]);
     const copy = request.clone();
     same("sent", [await request.text(), await copy.text(), request.bodyUsed], ["hello world!", "hello world!", true]);
     return Response.json({ tests: Object.keys(tests).length, failures: failures.splice(0) });
