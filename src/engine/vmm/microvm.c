@@ -245,23 +245,29 @@ static int give_memory(struct microvm_shell *shell, uint64_t bytes)
     return 0;
 }
 
+/* Of a window that was given, the guest reaches the first `bytes`; *accessible is how many it did.
+ */
+static int set_accessible(uint8_t *window, uint64_t *accessible, uint64_t bytes)
+{
+    uint64_t before = *accessible;
+    int r = 0;
+    if (bytes > before) {
+        r = mprotect(window + before, bytes - before, PROT_READ | PROT_WRITE);
+    } else if (bytes < before) {
+        r = mprotect(window + bytes, before - bytes, PROT_NONE);
+    }
+    if (r == 0) {
+        *accessible = bytes;
+    }
+    return r;
+}
+
 int microvm_set_memory(struct microvm_shell *shell, uint64_t bytes)
 {
-    uint8_t *memory = microvm_window(shell, WINDOW_MEMORY);
-    uint64_t before = shell->memory_accessible;
-    int r = 0;
     if (bytes > shell->memory_given && give_memory(shell, bytes) < 0) {
         return -1;
     }
-    if (bytes > before) {
-        r = mprotect(memory + before, bytes - before, PROT_READ | PROT_WRITE);
-    } else if (bytes < before) {
-        r = mprotect(memory + bytes, before - bytes, PROT_NONE);
-    }
-    if (r == 0) {
-        shell->memory_accessible = bytes;
-    }
-    return r;
+    return set_accessible(microvm_window(shell, WINDOW_MEMORY), &shell->memory_accessible, bytes);
 }
 
 /* Let KVM and the guest's tables know of at least `bytes` of files' memory, for good. */
@@ -291,19 +297,8 @@ int microvm_set_files(struct microvm_shell *shell, uint64_t bytes, uint64_t byte
     if (bytes > shell->files_given && give_files(shell, bytes) < 0) {
         return -1;
     }
-    uint8_t *files = microvm_window(shell, WINDOW_FILES);
-    uint64_t before = shell->files_accessible;
-    uint64_t after = shell->files_given < most ? shell->files_given : most;
-    int r = 0;
-    if (after > before) {
-        r = mprotect(files + before, after - before, PROT_READ | PROT_WRITE);
-    } else if (after < before) {
-        r = mprotect(files + after, before - after, PROT_NONE);
-    }
-    if (r == 0) {
-        shell->files_accessible = after;
-    }
-    return r;
+    return set_accessible(microvm_window(shell, WINDOW_FILES), &shell->files_accessible,
+                          shell->files_given < most ? shell->files_given : most);
 }
 
 /* ---- vCPU ---- */
