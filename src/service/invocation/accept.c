@@ -293,6 +293,9 @@ static int check_destinations(struct invocation_service *service,
     const struct function_policy *asked = request->policy;
     struct function_policy usual;
     int r = 0;
+    if (asked->on_success[0] == '\0' && asked->on_failure[0] == '\0') {
+        return 0; /* nobody is to be told */
+    }
     function_read_policy(service->options.functions, request->project, request->function, &usual);
     if (strcmp(asked->on_success, usual.on_success) != 0) {
         r = check_destination(service, request->project, asked->on_success, "on-success", err);
