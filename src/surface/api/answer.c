@@ -45,6 +45,17 @@ void api_answer_json(struct request *request, int status, struct buffer *body)
     api_answer_text(request, status, "application/json", buffer_string(body));
 }
 
+void api_answer_object(const json_t *object, void *context)
+{
+    BUFFER_OWNED struct buffer body = {0};
+    struct request *request = context;
+    struct json_writer writer = json_writer_to(&body);
+    json_write_begin_object(&writer);
+    json_write_members(&writer, object);
+    json_write_end_object(&writer);
+    api_answer_json(request, request->status, &body);
+}
+
 void api_answer_nothing(struct request *request)
 {
     api_add_fields(request);

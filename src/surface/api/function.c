@@ -42,17 +42,6 @@ void api_function_get(struct request *request)
     api_answer_written(request, r, &body, &err);
 }
 
-static void on_used(const json_t *usage, void *context)
-{
-    BUFFER_OWNED struct buffer body = {0};
-    struct request *request = context;
-    struct json_writer writer = json_writer_to(&body);
-    json_write_begin_object(&writer);
-    json_write_members(&writer, usage);
-    json_write_end_object(&writer);
-    api_answer_json(request, request->status, &body);
-}
-
 void api_function_usage(struct request *request)
 {
     char name[API_PARAMETER_SIZE];
@@ -60,7 +49,7 @@ void api_function_usage(struct request *request)
     bool is_of_one =
         http_query_get(http_exchange_query(request->exchange), "function", name, sizeof(name));
     if (function_usage(request->api->options.functions, request->project, is_of_one ? name : NULL,
-                       on_used, request, &err) < 0) {
+                       api_answer_object, request, &err) < 0) {
         api_answer_error(request, &err);
     }
 }

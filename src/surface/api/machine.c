@@ -80,20 +80,9 @@ void api_hypervisor_list(struct request *request)
     api_answer_json(request, request->status, &body);
 }
 
-static void on_used(const json_t *usage, void *context)
-{
-    BUFFER_OWNED struct buffer body = {0};
-    struct request *request = context;
-    struct json_writer writer = json_writer_to(&body);
-    json_write_begin_object(&writer);
-    json_write_members(&writer, usage);
-    json_write_end_object(&writer);
-    api_answer_json(request, request->status, &body);
-}
-
 void api_machine_usage(struct request *request)
 {
-    machine_usage(service_of(request), request->project, on_used, request);
+    machine_usage(service_of(request), request->project, api_answer_object, request);
 }
 
 /* ---- Changing ---- */

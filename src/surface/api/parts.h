@@ -220,6 +220,7 @@ void api_machine_with_agent(struct request *request, void (*then)(struct request
 /* ---- answer.c: each ends the request ---- */
 void api_answer_json(struct request *request, int status, struct buffer *body);
 void api_answer_text(struct request *request, int status, const char *type, const char *text);
+void api_answer_object(const json_t *object, void *request); /* lent */
 void api_answer_nothing(struct request *request);
 /* The end of a change whose answer has no body; the context is the request. */
 void api_answer_done(const struct error *error_or_null, uint64_t index, void *request);
