@@ -259,3 +259,8 @@ uint64_t json_u64(const json_t *object, const char *key)
     json_int_t value = json_integer_value(json_object_get(object, key));
     return value > 0 ? (uint64_t)value : 0;
 }
+
+void json_set_u64(json_t *object, const char *key, uint64_t value)
+{
+    json_object_set_new(object, key, json_integer((json_int_t)(value & INT64_MAX)));
+}

@@ -72,6 +72,8 @@ int json_check_attributes(const char *text, size_t length_max, struct error *err
 const char *json_text(const json_t *object, const char *key);
 /* 0 when it is absent, no number, or below 0. */
 uint64_t json_u64(const json_t *object, const char *key);
+/* The member is there, or another one now; of 63 bits, as many as a number of jansson has. */
+void json_set_u64(json_t *object, const char *key, uint64_t value);
 
 /* json_decref() on scope exit. */
 #define JSON_OWNED __attribute__((cleanup(json_decref_slot)))

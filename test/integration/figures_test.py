@@ -12,7 +12,7 @@ import threading
 import unittest
 
 from cluster import Cluster
-from node import BUILD, QUICK
+from node import BUILD, QUICK, Node
 
 SOURCE = r"""
 #include <stdio.h>
@@ -40,8 +40,6 @@ module = None
 
 def setUpModule():
     global node, folder, module
-    from node import QUICK, Node  # test/lib/node.py
-
     folder = tempfile.TemporaryDirectory(prefix="blixard-figures-")
     source = pathlib.Path(folder.name) / "work.c"
     module = pathlib.Path(folder.name) / "work.wasm"

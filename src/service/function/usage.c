@@ -22,14 +22,9 @@ struct usage {
     void *context;
 };
 
-static void set_u64(json_t *object, const char *key, uint64_t value)
-{
-    json_object_set_new(object, key, json_integer((json_int_t)(value & INT64_MAX)));
-}
-
 static void add_u64(json_t *object, const char *key, uint64_t value)
 {
-    set_u64(object, key, json_u64(object, key) + value);
+    json_set_u64(object, key, json_u64(object, key) + value);
 }
 
 /* ---- What was counted ---- */
@@ -42,12 +37,12 @@ static json_t *durations_of(const struct telemetry_counts *counts)
         uint64_t bound_us = telemetry_bound_us(i);
         if (counts->durations[i] > 0 || counts->runs[i] > 0) {
             json_t *bucket = json_object();
-            set_u64(bucket, "above_us", above_us);
+            json_set_u64(bucket, "above_us", above_us);
             if (bound_us > 0) {
-                set_u64(bucket, "at_most_us", bound_us);
+                json_set_u64(bucket, "at_most_us", bound_us);
             }
-            set_u64(bucket, "calls", counts->durations[i]);
-            set_u64(bucket, "runs", counts->runs[i]);
+            json_set_u64(bucket, "calls", counts->durations[i]);
+            json_set_u64(bucket, "runs", counts->runs[i]);
             json_array_append_new(durations, bucket);
         }
         above_us = bound_us;
@@ -68,17 +63,18 @@ static json_t *figures_of(const struct telemetry_counts *counts)
     for (size_t i = 0; i <= TELEMETRY_ERRORS_MAX; i++) {
         if (counts->errors[i].count > 0) {
             json_t *error = json_pack("{s:s}", "reason", counts->errors[i].type);
-            set_u64(error, "calls", counts->errors[i].count);
+            json_set_u64(error, "calls", counts->errors[i].count);
             json_array_append_new(errors, error);
         }
     }
-    set_u64(figures, "calls", calls);
+    json_set_u64(figures, "calls", calls);
     json_object_set_new(figures, "errors", errors);
-    set_u64(figures, "cold_starts", counts->cold_starts);
-    set_u64(figures, "warm_starts", runs > counts->cold_starts ? runs - counts->cold_starts : 0);
+    json_set_u64(figures, "cold_starts", counts->cold_starts);
+    json_set_u64(figures, "warm_starts",
+                 runs > counts->cold_starts ? runs - counts->cold_starts : 0);
     json_object_set_new(figures, "durations", durations_of(counts));
-    set_u64(figures, "memory_bytes_sum", counts->memory_sum);
-    set_u64(figures, "memory_calls", counts->memory_count);
+    json_set_u64(figures, "memory_bytes_sum", counts->memory_sum);
+    json_set_u64(figures, "memory_calls", counts->memory_count);
     return figures;
 }
 
@@ -94,10 +90,10 @@ static json_t *version_of(const json_t *function, uint64_t number)
         }
     }
     version = json_object();
-    set_u64(version, "version", number);
-    set_u64(version, "running", 0);
-    set_u64(version, "waiting", 0);
-    set_u64(version, "idle", 0);
+    json_set_u64(version, "version", number);
+    json_set_u64(version, "running", 0);
+    json_set_u64(version, "waiting", 0);
+    json_set_u64(version, "idle", 0);
     json_array_append_new(versions, version);
     return version;
 }
@@ -108,7 +104,7 @@ static void add_figures(const struct telemetry_figures *figures, void *context)
     json_t *function = json_object_get(usage->functions, figures->function);
     if (function != NULL) {
         json_t *version = version_of(function, figures->version);
-        set_u64(function, "window_ms", figures->window_ms);
+        json_set_u64(function, "window_ms", figures->window_ms);
         json_object_set_new(version, "total", figures_of(&figures->total));
         json_object_set_new(version, "recent", figures_of(&figures->recent));
     }
@@ -125,9 +121,9 @@ static void on_census(const struct instance_census *census, size_t count, void *
         json_t *function = json_object_get(usage->functions, target->function);
         if (function != NULL && row->running + row->waiting + row->idle > 0) {
             json_t *version = version_of(function, target->version);
-            set_u64(version, "running", row->running);
-            set_u64(version, "waiting", row->waiting);
-            set_u64(version, "idle", row->idle);
+            json_set_u64(version, "running", row->running);
+            json_set_u64(version, "waiting", row->waiting);
+            json_set_u64(version, "idle", row->idle);
             add_u64(function, "running", row->running);
             add_u64(function, "waiting", row->waiting);
             add_u64(function, "idle", row->same_as == i ? row->idle : 0);
@@ -180,10 +176,10 @@ static bool add_function(sqlite3_stmt *row, void *context)
     const struct naming *naming = context;
     const char *name = (const char *)sqlite3_column_text(row, 0);
     json_t *function = json_pack("{s:s}", "name", name);
-    set_u64(function, "window_ms", naming->window_ms);
-    set_u64(function, "running", 0);
-    set_u64(function, "waiting", 0);
-    set_u64(function, "idle", 0);
+    json_set_u64(function, "window_ms", naming->window_ms);
+    json_set_u64(function, "running", 0);
+    json_set_u64(function, "waiting", 0);
+    json_set_u64(function, "idle", 0);
     json_object_set_new(function, "versions", json_array());
     json_object_set(naming->usage->functions, name, function);
     json_array_append_new(json_object_get(naming->usage->document, "functions"), function);

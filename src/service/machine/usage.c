@@ -37,11 +37,6 @@ static void release(struct gathering *gathering)
     free(gathering);
 }
 
-static void set_u64(json_t *shown, const char *key, uint64_t value)
-{
-    json_object_set_new(shown, key, json_integer((json_int_t)(value & INT64_MAX)));
-}
-
 static void on_metrics(const struct error *error, const struct agent_result *result, void *context)
 {
     struct asking *asking = context;
@@ -54,8 +49,8 @@ static void on_metrics(const struct error *error, const struct agent_result *res
             received += is_loopback ? 0 : link->received_bytes;
             sent += is_loopback ? 0 : link->sent_bytes;
         }
-        set_u64(asking->shown, "received_bytes", received);
-        set_u64(asking->shown, "sent_bytes", sent);
+        json_set_u64(asking->shown, "received_bytes", received);
+        json_set_u64(asking->shown, "sent_bytes", sent);
     }
     json_decref(asking->shown);
     release(asking->gathering);
@@ -67,13 +62,13 @@ static void look_at(struct gathering *gathering, const struct machine *machine)
     struct hypervisor_usage usage;
     json_t *shown =
         json_pack("{s:s, s:s}", "name", machine->name, "state", machine_state_text(machine->state));
-    set_u64(shown, "cpus", json_u64(machine->config, "cpus"));
-    set_u64(shown, "memory_bytes", json_u64(machine->config, "memory_bytes"));
+    json_set_u64(shown, "cpus", json_u64(machine->config, "cpus"));
+    json_set_u64(shown, "memory_bytes", json_u64(machine->config, "memory_bytes"));
     if (machine_state_is_alive(machine->state) && hypervisor_read_usage(machine->folder, &usage)) {
-        set_u64(shown, "cpu_ms", usage.cpu_user_ms + usage.cpu_system_ms);
-        set_u64(shown, "resident_bytes", usage.memory_bytes);
-        set_u64(shown, "read_bytes", usage.read_bytes);
-        set_u64(shown, "written_bytes", usage.write_bytes);
+        json_set_u64(shown, "cpu_ms", usage.cpu_user_ms + usage.cpu_system_ms);
+        json_set_u64(shown, "resident_bytes", usage.memory_bytes);
+        json_set_u64(shown, "read_bytes", usage.read_bytes);
+        json_set_u64(shown, "written_bytes", usage.write_bytes);
     }
     if (machine->state == MACHINE_RUNNING && machine->agent != NULL &&
         agent_is_up(machine->agent)) {

@@ -11,8 +11,6 @@
 
 #include "service/telemetry/private.h"
 
-#define MINUTE_NS (UINT64_C(60) * 1000000000)
-
 enum { NAME_SIZE = 64, FIGURES_MAX = TELEMETRY_VERSIONS_MAX + 1 };
 
 /* ---- How far back ---- */
@@ -26,7 +24,7 @@ static uint64_t first_minute(uint64_t now_ns)
 /* Nothing is known of what was before `since_ns`. */
 static uint64_t window_ms(const struct telemetry *telemetry, uint64_t since_ns, uint64_t now_ns)
 {
-    uint64_t begin_ns = (first_minute(now_ns) - 1) * MINUTE_NS;
+    uint64_t begin_ns = (first_minute(now_ns) - 1) * TELEMETRY_MINUTE_NS;
     begin_ns = begin_ns < telemetry->opened_ns ? telemetry->opened_ns : begin_ns;
     begin_ns = begin_ns < since_ns ? since_ns : begin_ns;
     return now_ns > begin_ns ? (now_ns - begin_ns) / 1000000 : 0;

@@ -21,8 +21,6 @@
 #include "service/telemetry/private.h"
 #include "service/telemetry/trace_parts.h"
 
-#define MINUTE_NS (UINT64_C(60) * 1000000000)
-
 static const struct {
     const char *name;
     const char *kind;
@@ -73,7 +71,7 @@ static void write_key(const char *project, const char *function, char ret_key[13
 
 uint64_t telemetry_minute(uint64_t now_ns)
 {
-    return now_ns / MINUTE_NS + 1;
+    return now_ns / TELEMETRY_MINUTE_NS + 1;
 }
 
 const struct function_metrics *telemetry_look(struct telemetry *telemetry, const char *project,

@@ -167,6 +167,7 @@ double telemetry_bound(size_t bucket); /* of durations, in seconds */
 uint64_t telemetry_memory_bound(size_t bucket);
 
 /* metrics.c */
+#define TELEMETRY_MINUTE_NS (UINT64_C(60) * 1000000000)
 uint64_t telemetry_minute(uint64_t now_ns); /* never 0 */
 /* With the lock held; NULL: it was not called. */
 const struct function_metrics *telemetry_look(struct telemetry *telemetry, const char *project,

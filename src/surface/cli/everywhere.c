@@ -31,21 +31,32 @@ json_t *rows_sort(const json_t *rows, int (*compare)(const void *a, const void *
     return array;
 }
 
-int everywhere_nodes(const char *wanted_or_null, json_t **ret_names, struct error *err)
+/* As /v1/nodes has them; the one that is wanted, by its name alone. */
+static int choose_nodes(const char *wanted_or_null, json_t **ret_nodes, struct error *err)
 {
     JSON_OWNED json_t *document = NULL;
     if (wanted_or_null != NULL) {
-        *ret_names = json_pack("[s]", wanted_or_null);
+        *ret_nodes = json_pack("[{s:s}]", "name", wanted_or_null);
         return 0;
     }
     int r = request_json("GET", "/v1/nodes", NULL, &document, err);
+    if (r == 0) {
+        *ret_nodes = json_incref(json_object_get(document, "nodes"));
+    }
+    return r;
+}
+
+int everywhere_nodes(const char *wanted_or_null, json_t **ret_names, struct error *err)
+{
+    JSON_OWNED json_t *nodes = NULL;
+    int r = choose_nodes(wanted_or_null, &nodes, err);
     if (r < 0) {
         return r;
     }
     json_t *names = json_array();
     size_t index = 0;
     json_t *node = NULL;
-    json_array_foreach(json_object_get(document, "nodes"), index, node)
+    json_array_foreach(nodes, index, node)
     {
         const char *name = json_string_value(json_object_get(node, "name"));
         if (index < NODES_MAX && name != NULL) {
@@ -203,21 +214,6 @@ static void take_member(struct member *member, struct gathered *gathered, struct
     }
 }
 
-/* One that counts as lost is not asked: that would be waited for. */
-static int choose_nodes(const char *wanted_or_null, json_t **ret_nodes, struct error *err)
-{
-    JSON_OWNED json_t *document = NULL;
-    if (wanted_or_null != NULL) {
-        *ret_nodes = json_pack("[{s:s}]", "name", wanted_or_null);
-        return 0;
-    }
-    int r = request_json("GET", "/v1/nodes", NULL, &document, err);
-    if (r == 0) {
-        *ret_nodes = json_incref(json_object_get(document, "nodes"));
-    }
-    return r;
-}
-
 int gather(const char *node_or_null, const char *path, struct gathered *ret_gathered,
            struct error *err)
 {
@@ -235,7 +231,7 @@ int gather(const char *node_or_null, const char *path, struct gathered *ret_gath
     json_array_foreach(nodes, index, node)
     {
         const char *name = json_text(node, "name");
-        if (strcmp(json_text(node, "health"), "lost") == 0) {
+        if (strcmp(json_text(node, "health"), "lost") == 0) { /* that would be waited for */
             add_silent(ret_gathered, name, "is lost");
         } else if (count < NODES_MAX) {
             members[count++].node = name;

@@ -162,11 +162,6 @@ bool figures_percentile(const struct figures *figures, double part, bool is_of_r
 
 /* ---- Rows ---- */
 
-static void set(json_t *row, const char *name, uint64_t value)
-{
-    json_object_set_new(row, name, json_integer((json_int_t)(value & INT64_MAX)));
-}
-
 void figures_write(const struct figures *figures, json_t *row)
 {
     static const struct {
@@ -186,24 +181,24 @@ void figures_write(const struct figures *figures, json_t *row)
     {
         json_array_append_new(errors, json_pack("{s:s, s:O}", "reason", reason, "calls", calls));
     }
-    set(row, "calls", figures->calls);
+    json_set_u64(row, "calls", figures->calls);
     json_object_set_new(row, "errors", errors);
-    set(row, "cold_starts", figures->cold_starts);
-    set(row, "warm_starts", figures->warm_starts);
+    json_set_u64(row, "cold_starts", figures->cold_starts);
+    json_set_u64(row, "warm_starts", figures->warm_starts);
     for (size_t i = 0; i < sizeof(percentiles) / sizeof(percentiles[0]); i++) {
         uint64_t us = 0;
         bool is_more = false;
         if (figures_percentile(figures, percentiles[i].part, percentiles[i].is_of_runs, &us,
                                &is_more)) {
             MEMORY_OWNED char *more = memory_format("%s_is_more", percentiles[i].name);
-            set(row, percentiles[i].name, us);
+            json_set_u64(row, percentiles[i].name, us);
             if (is_more) {
                 json_object_set_new(row, more, json_true());
             }
         }
     }
     if (figures->memory_calls > 0) {
-        set(row, "memory_bytes", figures->memory_sum / figures->memory_calls);
+        json_set_u64(row, "memory_bytes", figures->memory_sum / figures->memory_calls);
     }
 }
 

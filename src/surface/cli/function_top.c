@@ -44,8 +44,7 @@ static void add_states(json_t *row, const json_t *added)
 {
     static const char *const states[] = {"running", "waiting", "idle"};
     for (size_t i = 0; i < COUNT(states); i++) {
-        uint64_t sum = json_u64(row, states[i]) + json_u64(added, states[i]);
-        json_object_set_new(row, states[i], json_integer((json_int_t)(sum & INT64_MAX)));
+        json_set_u64(row, states[i], json_u64(row, states[i]) + json_u64(added, states[i]));
     }
 }
 
@@ -102,9 +101,7 @@ static void add_versions(struct items *items, const json_t *then, const json_t *
     const json_t *version = NULL;
     json_array_foreach(now, index, version)
     {
-        uint64_t number = json_u64(version, "version");
-        MEMORY_OWNED char *name =
-            number > 0 ? memory_format("%" PRIu64, number) : memory_copy_string("older ones");
+        MEMORY_OWNED char *name = usage_version_name(json_u64(version, "version"));
         struct item *item = item_of(items, name);
         add_states(item->row, version);
         json_object_set(item->row, "version", json_object_get(version, "version"));
@@ -233,8 +230,7 @@ int verb_fn_top(const struct arguments *arguments, struct error *err)
         {NULL, NULL},
     };
     BUFFER_OWNED struct buffer path = {0};
-    buffer_append_string(&path, "/v1/function-usage");
-    request_add_query(&path, "function", name);
+    usage_path(name, &path);
     const struct top top = {
         .path = buffer_string(&path),
         .member = name != NULL ? "versions" : "functions",

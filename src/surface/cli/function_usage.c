@@ -19,16 +19,21 @@ enum { VERSIONS_MAX = 64, WINDOW_MS = 300000 };
 
 static const char *const states[] = {"running", "waiting", "idle"};
 
-static void set(json_t *object, const char *key, uint64_t value)
+void usage_path(const char *name_or_null, struct buffer *out)
 {
-    json_object_set_new(object, key, json_integer((json_int_t)(value & INT64_MAX)));
+    buffer_append_string(out, "/v1/function-usage");
+    request_add_query(out, "function", name_or_null);
+}
+
+char *usage_version_name(uint64_t number)
+{
+    return number > 0 ? memory_format("%" PRIu64, number) : memory_copy_string("older ones");
 }
 
 int usage_gather(const char *name_or_null, struct gathered *ret_gathered, struct error *err)
 {
     BUFFER_OWNED struct buffer path = {0};
-    buffer_append_string(&path, "/v1/function-usage");
-    request_add_query(&path, "function", name_or_null);
+    usage_path(name_or_null, &path);
     return gather(NULL, buffer_string(&path), ret_gathered, err);
 }
 
@@ -85,7 +90,7 @@ static void add_function(struct sum *sum, const json_t *function)
 static void write_states(const uint64_t *sums, json_t *row)
 {
     for (size_t i = 0; i < COUNT(states); i++) {
-        set(row, states[i], sums[i]);
+        json_set_u64(row, states[i], sums[i]);
     }
 }
 
@@ -108,7 +113,7 @@ static json_t *write_sum(struct sum *sum)
     figures_done(&sum->figures);
     for (size_t i = 0; i < sum->count; i++) {
         json_t *row = json_object();
-        set(row, "version", sum->versions[i].number);
+        json_set_u64(row, "version", sum->versions[i].number);
         write_states(sum->versions[i].states, row);
         figures_write(&sum->versions[i].figures, row);
         figures_done(&sum->versions[i].figures);
@@ -135,7 +140,7 @@ json_t *usage_of(const struct gathered *gathered, const char *name)
             if (strcmp(json_text(function, "name"), name) == 0) {
                 json_t *row = json_pack("{s:s}", "node", node);
                 uint64_t ms = json_u64(function, "window_ms");
-                set(row, "window_ms", ms);
+                json_set_u64(row, "window_ms", ms);
                 json_array_append_new(nodes, row);
                 window_ms = ms > window_ms ? ms : window_ms;
                 add_function(&sum, function);
@@ -143,7 +148,7 @@ json_t *usage_of(const struct gathered *gathered, const char *name)
         }
     }
     json_t *usage = write_sum(&sum);
-    set(usage, "window_ms", window_ms);
+    json_set_u64(usage, "window_ms", window_ms);
     json_object_set_new(usage, "nodes", nodes);
     json_object_set(usage, "silent", gathered->silent);
     return usage;
@@ -276,8 +281,8 @@ static json_t *parts_of(const char *target)
              text_parse_u64(text_of(equals + 1, (size_t)(target + length - equals - 1)),
                             &weight))) {
             json_t *part = json_object();
-            set(part, "version", number);
-            set(part, "weight", weight);
+            json_set_u64(part, "version", number);
+            json_set_u64(part, "weight", weight);
             json_array_append_new(parts, part);
         }
         target += length + (target[length] == ' ');
@@ -318,7 +323,7 @@ json_t *usage_alias_rows(const json_t *usage, const char *target)
         const uint64_t nothing[COUNT(states)] = {0};
         json_t *row = known != NULL ? json_deep_copy(known) : json_object();
         if (known == NULL) {
-            set(row, "version", number);
+            json_set_u64(row, "version", number);
             write_states(nothing, row);
             figures_write(&none, row);
         }
@@ -334,9 +339,7 @@ json_t *usage_alias_rows(const json_t *usage, const char *target)
 
 static void name_version(json_t *row)
 {
-    uint64_t number = json_u64(row, "version");
-    MEMORY_OWNED char *name =
-        number > 0 ? memory_format("%" PRIu64, number) : memory_copy_string("older ones");
+    MEMORY_OWNED char *name = usage_version_name(json_u64(row, "version"));
     json_object_set_new(row, "name", json_string(name));
     usage_add_texts(row);
 }

@@ -230,7 +230,8 @@ void gathered_say_silent(const json_t *silent, FILE *file);
 
 /* ---- function_usage.c: what functions do, on all nodes ---- */
 
-/* FunctionUsageLists, of all functions or of one. */
+/* Where nodes have FunctionUsageLists, of all functions or of one; and those of all nodes. */
+void usage_path(const char *name_or_null, struct buffer *out);
 int usage_gather(const char *name_or_null, struct gathered *ret_gathered, struct error *err);
 /* Of one function, summed: the members of figures_write(), running, waiting, idle, window_ms;
  * `versions` with the same, `nodes` and `silent`.  The caller's, as all of these. */
@@ -238,6 +239,8 @@ json_t *usage_of(const struct gathered *gathered, const char *name);
 /* A row for each version that an alias points to ("3", "v7=90 v8=10"), called or not; with its
  * weight and share_percent. */
 json_t *usage_alias_rows(const json_t *usage, const char *target);
+/* "3", or who 0 is; the caller's. */
+char *usage_version_name(uint64_t number);
 /* Texts for people: p50, p99, run_p50, run_p99, failed. */
 void usage_add_texts(json_t *row);
 /* Lines beside those of the function, and a table where it has several versions. */
